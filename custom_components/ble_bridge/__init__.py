@@ -1,0 +1,62 @@
+"""BLE Bridge: every Bluetooth LE advertisement that Home Assistant hears, on the bus."""
+
+import asyncio
+
+from homeassistant.const import EVENT_HOMEASSISTANT_STOP, Platform
+from homeassistant.core import Event, HomeAssistant
+from homeassistant.helpers import config_validation as cv
+
+from . import repairs
+from .bridge import BleBridgeConfigEntry, Bridge, async_clear_retained
+from .const import DOMAIN
+from .scanners import BridgeStore
+
+CONFIG_SCHEMA = cv.config_entry_only_config_schema(DOMAIN)
+PLATFORMS = [Platform.BINARY_SENSOR, Platform.SENSOR]
+
+
+async def async_setup_entry(hass: HomeAssistant, entry: BleBridgeConfigEntry) -> bool:
+    """Set up a bridge: its entities first, then the connections, the feed last."""
+    store = BridgeStore(hass)
+    await store.async_load()
+    bridge = entry.runtime_data = Bridge(hass, entry, store)
+    await hass.config_entries.async_forward_entry_setups(entry, PLATFORMS)
+    bridge.start()
+
+    async def stop(_event: Event) -> None:
+        await bridge.async_stop()
+
+    entry.async_on_unload(hass.bus.async_listen(EVENT_HOMEASSISTANT_STOP, stop))
+    entry.async_on_unload(entry.add_update_listener(_async_update_listener))
+    return True
+
+
+async def _async_update_listener(
+    hass: HomeAssistant, entry: BleBridgeConfigEntry
+) -> None:
+    """Take over what the user changed."""
+    entry.runtime_data.forget_moved()
+    await hass.config_entries.async_reload(entry.entry_id)
+
+
+async def async_unload_entry(hass: HomeAssistant, entry: BleBridgeConfigEntry) -> bool:
+    """Stop the bridge and remove its entities."""
+    if unloaded := await hass.config_entries.async_unload_platforms(entry, PLATFORMS):
+        await entry.runtime_data.async_stop()
+        for subentry_id in entry.runtime_data.destinations:
+            repairs.async_delete(hass, subentry_id)
+    return unloaded
+
+
+async def async_remove_entry(hass: HomeAssistant, entry: BleBridgeConfigEntry) -> None:
+    """Leave nothing behind: neither here nor, where it can be reached, on a broker."""
+    store = BridgeStore(hass)
+    await store.async_load()
+    await asyncio.gather(
+        *(
+            async_clear_retained(hass, subentry.data, topics)
+            for subentry_id, topics in store.data["retained"].items()
+            if (subentry := entry.subentries.get(subentry_id)) is not None
+        )
+    )
+    await store.async_remove()

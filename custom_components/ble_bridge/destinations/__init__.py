@@ -1,0 +1,1 @@
+"""Destinations: messages to the bus."""

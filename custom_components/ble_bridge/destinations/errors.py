@@ -1,0 +1,37 @@
+"""What can go wrong between a destination and its broker."""
+
+from enum import StrEnum
+
+
+class Problem(StrEnum):
+    """Why a destination has no connection.
+
+    Each is an error of the set-up form, a state of the sensor of the last error, and what
+    the heartbeat says; the translations tell the user what to do.
+    """
+
+    CANNOT_RESOLVE = "cannot_resolve"
+    CANNOT_CONNECT = "cannot_connect"
+    NO_ANSWER = "no_answer"
+    NOT_MQTT = "not_mqtt"
+    PROTOCOL_UNSUPPORTED = "protocol_unsupported"
+    TLS_FAILED = "tls_failed"
+    CERTIFICATE_UNTRUSTED = "certificate_untrusted"
+    INVALID_AUTH = "invalid_auth"
+    CLIENT_ID_REFUSED = "client_id_refused"
+    CLIENT_ID_TAKEN = "client_id_taken"
+    SERVER_UNAVAILABLE = "server_unavailable"
+    REFUSED = "refused"
+    BROKER_MISSING = "broker_missing"
+    CONNECTION_LOST = "connection_lost"
+    REJECTED = "rejected"
+    INVALID_DATA = "invalid_data"
+
+
+class ConnectError(Exception):
+    """A connection that could not be made."""
+
+    def __init__(self, problem: Problem) -> None:
+        """Initialize with what was wrong."""
+        super().__init__(problem.value)
+        self.problem = problem

@@ -1,0 +1,334 @@
+"""A destination on MQTT: a connection that is kept up, its layouts, its delivery."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+import contextlib
+from dataclasses import dataclass
+import logging
+import random
+import time
+from typing import Final, override
+
+from ..layouts.raw import RawLayout, advertisement_topic
+from ..layouts.topics import encode_topic
+from ..records import Advertisement, Route, Scanner, Sighting, Tally
+from .errors import ConnectError, Problem
+from .mqtt_connection import (
+    DISCONNECT_TIMEOUT,
+    ConnectionListener,
+    MqttConnection,
+    MqttConnector,
+    MqttProtocol,
+    MqttSettings,
+    Will,
+)
+from .outbox import Outbox
+
+_LOGGER = logging.getLogger(__name__)
+
+FIRST_DELAY: Final = 1.0
+LONGEST_DELAY: Final = 60.0
+# A connection that lives shorter than this does not prove that all is well again; several
+# such in a row, each ended by the broker, are what two clients with one ID look like.
+SHORT_SESSION: Final = 10.0
+SHORT_SESSIONS: Final = 3
+# How long a connection must live to show that nobody takes its client ID any more: the
+# other client comes back after at most the longest delay.
+UNDISPUTED: Final = 2 * LONGEST_DELAY + 30
+RECENT_ERRORS: Final = 20
+
+
+class Backoff:
+    """Delays before the next try: 1 s, 2 s, 4 s … 60 s, each shortened by up to a fifth.
+
+    The jitter spreads the clients of a broker that comes back.
+    """
+
+    def __init__(self) -> None:
+        """Begin with the first delay."""
+        self._delay = FIRST_DELAY
+
+    def next(self) -> float:
+        """Return the delay before the next try, in seconds."""
+        delay, self._delay = self._delay, min(self._delay * 2, LONGEST_DELAY)
+        return delay * random.uniform(0.8, 1.0)
+
+    def reset(self) -> None:
+        """Begin again with the first delay."""
+        self._delay = FIRST_DELAY
+
+    def slow_down(self) -> None:
+        """Go on with the longest delay."""
+        self._delay = LONGEST_DELAY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    """What became of all advertisements at a destination."""
+
+    received: int
+    filtered: int
+    sent: int
+    dropped: int
+    away: int
+    overflow: int
+    failed: int
+    waiting: int
+
+
+class MqttDestination(ConnectionListener):
+    """One broker, and what goes there."""
+
+    def __init__(
+        self,
+        *,
+        title: str,
+        settings: Callable[[], MqttSettings],
+        raw: RawLayout,
+        topic_base: str,
+        qos: int,
+        will: Will,
+        on_change: Callable[[MqttDestination], None],
+        on_problem: Callable[[MqttDestination, Problem | None], None],
+    ) -> None:
+        """Initialize the destination.
+
+        `settings` is asked before each connection (it raises ConnectError when there is
+        none to be had); `on_change` is called when the connection is made or lost, and
+        `on_problem` with what the user can mend, and with None when it is mended.
+        """
+        self.title = title
+        self.topic_base = topic_base
+        self.connection: MqttConnection | None = None
+        self.last_error: Problem | None = None
+        self.recent_errors: deque[tuple[float, Problem]] = deque(maxlen=RECENT_ERRORS)
+        self.reconnects = 0
+        self.rate: float | None = None
+        self.latency: float | None = None
+        self.tallies: dict[Scanner, Tally] = {}
+        self.outbox = Outbox(asyncio.get_running_loop(), qos, self.report)
+        self._settings = settings
+        self._raw = raw
+        self._will = will
+        self._on_change = on_change
+        self._on_problem = on_problem
+        self._connector: MqttConnector | None = None
+        self._lost: asyncio.Future[Problem] | None = None
+        self._down_since: float | None = None
+        self._was_up = False
+        self._reported: set[Problem] = set()
+        self._measured = (asyncio.get_running_loop().time(), 0, 0.0, 0)
+
+    # --- what goes out ------------------------------------------------------------------
+
+    def on_advertisement(
+        self, sighting: Sighting, advertisement: Advertisement
+    ) -> None:
+        """Send an advertisement; costs little while the broker is away."""
+        route = sighting.routes.get(self)
+        if route is None:
+            route = sighting.routes[self] = self._route(sighting)
+        route.tally.received += 1
+        if self.connection is None:
+            route.tally.away += 1
+            return
+        try:
+            payload = self._raw.payload(sighting, advertisement)
+        except TypeError, ValueError, AttributeError:
+            # Not what the stack promises; a packet is not worth more than its count.
+            route.tally.failed += 1
+            self.report(Problem.INVALID_DATA)
+            return
+        self.outbox.put(route, payload)
+
+    def publish_retained(self, topic: str, payload: bytes) -> None:
+        """Publish a retained message, if the broker is there; an empty one clears."""
+        if self.connection is not None:
+            self.connection.publish(topic, payload, retain=True)
+
+    def report(self, problem: Problem) -> None:
+        """Log a failed publish once per kind; the counters tell how often."""
+        self.last_error = problem
+        if problem not in self._reported:
+            self._reported.add(problem)
+            self.recent_errors.append((time.monotonic(), problem))
+            _LOGGER.error(
+                "A message to %s could not be published (%s); further ones are counted",
+                self.title,
+                problem,
+            )
+
+    def _route(self, sighting: Sighting) -> Route:
+        """Return where a sighting's advertisements go."""
+        tally = self.tallies.setdefault(sighting.scanner, Tally())
+        return Route(
+            encode_topic(advertisement_topic(self.topic_base, sighting)), tally
+        )
+
+    # --- figures ------------------------------------------------------------------------
+
+    @property
+    def sent(self) -> int:
+        """Return how many advertisements were sent."""
+        return sum(tally.sent for tally in self.tallies.values())
+
+    @property
+    def dropped(self) -> int:
+        """Return how many advertisements were dropped, for whatever reason."""
+        return sum(tally.dropped for tally in self.tallies.values())
+
+    @property
+    def failed(self) -> int:
+        """Return how many advertisements were rejected, by us or by the broker."""
+        return sum(tally.failed for tally in self.tallies.values())
+
+    def totals(self, scanners: list[Scanner]) -> Totals:
+        """Return what became of the advertisements of all scanners.
+
+        `received = filtered + sent + dropped + waiting`, where `waiting` is what the
+        outbox holds, counted apart from the rest.
+        """
+        tallies = self.tallies.values()
+        return Totals(
+            received=sum(scanner.received for scanner in scanners),
+            filtered=sum(scanner.filtered for scanner in scanners),
+            sent=self.sent,
+            dropped=self.dropped,
+            away=sum(tally.away for tally in tallies),
+            overflow=sum(tally.overflow for tally in tallies),
+            failed=self.failed,
+            waiting=self.outbox.waiting,
+        )
+
+    def measure(self) -> None:
+        """Work out rate (messages a second) and latency (ms) since the last call."""
+        now, sent = asyncio.get_running_loop().time(), self.sent
+        outbox = self.outbox
+        then, sent_then, latency_then, count_then = self._measured
+        self.rate = (sent - sent_then) / (now - then) if now > then else None
+        count = outbox.latency_count - count_then
+        self.latency = (
+            (outbox.latency_sum - latency_then) / count * 1000 if count else None
+        )
+        self._measured = now, sent, outbox.latency_sum, outbox.latency_count
+
+    # --- the connection -----------------------------------------------------------------
+
+    @property
+    def protocol(self) -> MqttProtocol | None:
+        """Return the version of MQTT that is spoken."""
+        return self.connection.protocol if self.connection else None
+
+    async def async_run(self) -> None:
+        """Keep the connection up until cancelled."""
+        backoff = Backoff()
+        short_sessions = 0
+        while True:
+            try:
+                connection = await self._async_connect()
+            except ConnectError as err:
+                self._set_down(err.problem)
+            else:
+                lived, problem = await self._async_session(connection)
+                if problem is Problem.CONNECTION_LOST and lived < SHORT_SESSION:
+                    short_sessions += 1
+                    if short_sessions >= SHORT_SESSIONS:
+                        problem = Problem.CLIENT_ID_TAKEN
+                else:
+                    short_sessions = 0
+                self._set_down(problem)
+                if problem is Problem.CLIENT_ID_TAKEN:
+                    backoff.slow_down()
+                elif lived >= SHORT_SESSION:
+                    backoff.reset()
+            await asyncio.sleep(backoff.next())
+
+    async def async_stop(self, goodbye: Callable[[MqttDestination], None]) -> None:
+        """Send what waits, then let `goodbye` publish its last words, and disconnect.
+
+        The caller has cancelled `async_run`, and no advertisement comes any more.
+        """
+        if (connection := self.connection) is not None:
+            await self.outbox.async_drain(DISCONNECT_TIMEOUT)
+            goodbye(self)
+            self.connection = None
+            await connection.async_close()
+        self.outbox.close()
+        self.outbox.give_up()
+
+    async def _async_connect(self) -> MqttConnection:
+        """Make a connection; raises ConnectError."""
+        settings = self._settings()
+        if self._connector is None or self._connector.settings != settings:
+            self._connector = MqttConnector(settings, self._will)
+        return await self._connector.async_connect()
+
+    async def _async_session(self, connection: MqttConnection) -> tuple[float, Problem]:
+        """Send until the connection is lost; return how long it lived (s), and why."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        self._lost = loop.create_future()
+        self._set_up(connection)
+        undisputed = loop.call_later(UNDISPUTED, self._on_problem, self, None)
+        try:
+            problem = await self._lost
+        finally:
+            undisputed.cancel()
+            self._lost = None
+        return loop.time() - began, problem
+
+    def _set_up(self, connection: MqttConnection) -> None:
+        """Begin to send over a connection."""
+        self.connection = connection
+        connection.listener = self
+        self.reconnects += self._was_up
+        self._was_up = True
+        if self._down_since is not None:
+            away = asyncio.get_running_loop().time() - self._down_since
+            self._down_since = None
+            _LOGGER.info("Connected to %s after %.0f seconds", self.title, away)
+        else:
+            _LOGGER.debug(
+                "Connected to %s with MQTT %s", self.title, connection.protocol
+            )
+        if self.last_error is not Problem.CLIENT_ID_TAKEN:
+            self._on_problem(self, None)
+        self.outbox.open(connection)
+        self._on_change(self)
+
+    def _set_down(self, problem: Problem) -> None:
+        """Take note that there is no connection."""
+        was_connected = self.connection is not None
+        self.connection = None
+        self.outbox.close()
+        if self._down_since is None:
+            self._down_since = asyncio.get_running_loop().time()
+            _LOGGER.error(
+                "No connection to %s (%s); advertisements are dropped and it is tried"
+                " again until it is back",
+                self.title,
+                problem,
+            )
+        changed = self.last_error is not problem
+        self.last_error = problem
+        self.recent_errors.append((time.monotonic(), problem))
+        if changed or was_connected:
+            self._on_problem(self, problem)
+            self._on_change(self)
+
+    @override
+    def on_written(self, mid: int) -> None:
+        self.outbox.on_written(mid)
+
+    @override
+    def on_refused(self, mid: int, reason: int) -> None:
+        self.outbox.on_refused(mid)
+
+    @override
+    def on_lost(self, problem: Problem) -> None:
+        # Nothing is written any more, though the task learns of it in its next turn.
+        self.outbox.close()
+        with contextlib.suppress(asyncio.InvalidStateError):
+            if self._lost is not None:
+                self._lost.set_result(problem)

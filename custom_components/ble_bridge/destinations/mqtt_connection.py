@@ -1,0 +1,453 @@
+"""An MQTT connection on paho-mqtt, driven by the event loop.
+
+paho keeps the connection, keepalive, TLS and websockets; no thread of its own runs. The
+only blocking calls are those that open the socket (name, TCP, TLS, websocket handshake),
+and they run in the loop's executor.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+import logging
+from pathlib import Path
+import secrets
+import socket
+import ssl
+import tempfile
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+
+from paho.mqtt.client import Client, MQTTMessageInfo, WebsocketConnectionError
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from .errors import ConnectError, Problem
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+_LOGGER = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT: Final = 30.0
+DISCONNECT_TIMEOUT: Final = 0.25
+MAX_INFLIGHT: Final = 100
+_MISC_INTERVAL: Final = 1.0
+
+_SESSION_TAKEN_OVER: Final = 0x8E
+# CONNACK reason codes (MQTT 5, 3.2.2.2); paho gives those of 3.1.1 as these.
+_REFUSALS: Final = {
+    0x84: Problem.PROTOCOL_UNSUPPORTED,
+    0x85: Problem.CLIENT_ID_REFUSED,
+    0x86: Problem.INVALID_AUTH,
+    0x87: Problem.INVALID_AUTH,
+    0x88: Problem.SERVER_UNAVAILABLE,
+    0x89: Problem.SERVER_UNAVAILABLE,
+    0x8C: Problem.INVALID_AUTH,
+    0x97: Problem.SERVER_UNAVAILABLE,
+    0x9F: Problem.SERVER_UNAVAILABLE,
+}
+
+
+class MqttProtocol(StrEnum):
+    """The version of MQTT to speak; AUTO is 5, and 3.1.1 where the broker knows no other."""
+
+    AUTO = "auto"
+    V5 = "5"
+    V311 = "3.1.1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MqttSettings:
+    """How to reach a broker.
+
+    `ca`, `client_certificate` and `client_key` are PEM; no `ca` means the system's.
+    """
+
+    host: str
+    port: int
+    client_id: str
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    keepalive: int = 60
+    clean_session: bool = True
+    protocol: MqttProtocol = MqttProtocol.AUTO
+    tls: bool = False
+    tls_insecure: bool = False
+    ca: str | None = field(default=None, repr=False)
+    client_certificate: str | None = field(default=None, repr=False)
+    client_key: str | None = field(default=None, repr=False)
+    websocket_path: str | None = None
+    websocket_headers: dict[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Will:
+    """The retained message that the broker publishes when the connection is lost."""
+
+    topic: str
+    payload: bytes
+
+
+def new_client_id() -> str:
+    """Return a client ID that no other client has, 22 characters of letters, digits, -."""
+    return f"ble-bridge-{secrets.token_hex(5)}"
+
+
+class ConnectionListener(Protocol):
+    """What is told of a connection's messages and end."""
+
+    def on_written(self, mid: int) -> None:
+        """Take note that a batch was written, or a message acknowledged."""
+
+    def on_refused(self, mid: int, reason: int) -> None:
+        """Take note that the broker refused a message, with an MQTT 5 reason code."""
+
+    def on_lost(self, problem: Problem) -> None:
+        """Take note that the connection ended without our doing."""
+
+
+class MqttConnection:
+    """One connection to a broker, from CONNECT to its end; a new one is a new object."""
+
+    def __init__(
+        self, client: Client, sock: socket.socket, protocol: MqttProtocol
+    ) -> None:
+        """Take over an open client; `MqttConnector.connect` makes connections."""
+        self.protocol = protocol
+        self.maximum_packet_size: int | None = None
+        self.maximum_qos = 2
+        self.receive_maximum = MAX_INFLIGHT
+        self.listener: ConnectionListener | None = None
+        self._client = client
+        self._sock = sock
+        self._loop = asyncio.get_running_loop()
+        self._connack: asyncio.Future[ReasonCode] = self._loop.create_future()
+        self._closed = asyncio.Event()
+        self._misc: asyncio.TimerHandle | None = None
+        self._heard = b""
+        self._closing = False
+        # paho's private queue takes the rest of a batch that the socket did not take, so
+        # that nothing of paho's own comes between its bytes. Where a paho has it not,
+        # batches are not written at all, and each message goes through its `publish`.
+        self._queue: Callable[..., Any] | None = getattr(client, "_packet_queue", None)
+
+    # --- opening ------------------------------------------------------------------------
+
+    async def async_open(self, patience: float) -> None:
+        """Wait for the broker's answer to CONNECT; raises ConnectError."""
+        client = self._client
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_publish = self._on_publish
+        client.on_socket_close = self._on_socket_close
+        client.on_socket_register_write = self._on_register_write
+        client.on_socket_unregister_write = self._on_unregister_write
+        self._loop.add_reader(self._sock, self._on_readable)
+        if client.want_write():
+            self._loop.add_writer(self._sock, client.loop_write)
+        self._misc = self._loop.call_later(_MISC_INTERVAL, self._on_misc)
+        try:
+            async with asyncio.timeout(patience):
+                reason = await self._connack
+        except TimeoutError as err:
+            self.abort()
+            raise ConnectError(Problem.NO_ANSWER) from err
+        except BaseException:
+            self.abort()
+            raise
+        if reason.is_failure:
+            self.abort()
+            raise ConnectError(_REFUSALS.get(reason.value, Problem.REFUSED))
+
+    # --- messages -----------------------------------------------------------------------
+
+    @property
+    def can_batch(self) -> bool:
+        """Tell whether ready-made packets can be written."""
+        return self._queue is not None
+
+    @property
+    def publish_head(self) -> bytes:
+        """Return what stands between topic and payload of a QoS 0 PUBLISH packet."""
+        return b"\0" if self.protocol is MqttProtocol.V5 else b""
+
+    def write(self, batch: bytes) -> int | None:
+        """Write ready-made packets; return None when all of them are written.
+
+        Otherwise the rest waits in paho's queue, and the number is the message ID that
+        `on_written` gives when it is written. Nothing else may be written meanwhile.
+        """
+        written = 0
+        if not self._client.want_write():
+            try:
+                written = self._sock.send(batch)
+            except BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError:
+                pass
+            except OSError:
+                pass  # paho meets the same when it writes the rest, and ends the connection
+            if written == len(batch):
+                return None
+        if self._queue is None:
+            raise RuntimeError("Batches need paho's queue")
+        info = MQTTMessageInfo(self._client._mid_generate())  # noqa: SLF001
+        self._queue(0x30, batch[written:], info.mid, 0, info)
+        return info.mid
+
+    def publish(
+        self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False
+    ) -> int:
+        """Publish one message through paho; return its message ID.
+
+        Raises ValueError for a topic or payload that MQTT cannot carry.
+        """
+        info = self._client.publish(
+            topic, payload, qos=min(qos, self.maximum_qos), retain=retain
+        )
+        return info.mid
+
+    # --- closing ------------------------------------------------------------------------
+
+    async def async_close(self) -> None:
+        """Say goodbye, so that the broker drops the will, within the disconnect timeout.
+
+        What was handed over before is written first.
+        """
+        self._closing = True
+        self._client.disconnect()
+        try:
+            async with asyncio.timeout(DISCONNECT_TIMEOUT):
+                await self._closed.wait()
+        except TimeoutError:
+            self.abort()
+
+    def abort(self) -> None:
+        """Close the socket at once; the broker will publish the will."""
+        self.listener = None
+        if not self._closed.is_set():
+            self._release(self._sock)
+            self._sock.close()
+
+    def _release(self, sock: socket.socket) -> None:
+        """Take the socket out of the loop."""
+        if sock.fileno() > -1:
+            self._loop.remove_reader(sock)
+            self._loop.remove_writer(sock)
+        if self._misc is not None:
+            self._misc.cancel()
+            self._misc = None
+        self._closed.set()
+
+    # --- paho's callbacks, all in the event loop ----------------------------------------
+
+    def _on_readable(self) -> None:
+        """Read what came; find out what answers while that is not clear."""
+        if not self._connack.done():
+            self._peek()
+        while self._client.loop_read() == MQTTErrorCode.MQTT_ERR_SUCCESS:
+            # What TLS or a websocket has read ahead does not make the socket readable.
+            if not (pending := getattr(self._sock, "pending", None)) or not pending():
+                break
+
+    def _peek(self) -> None:
+        """Look at the first bytes of the answer without taking them (plain TCP only)."""
+        if type(self._sock) is socket.socket and not self._heard:
+            try:
+                self._heard = self._sock.recv(4, socket.MSG_PEEK)
+            except OSError:
+                return
+
+    def _on_misc(self) -> None:
+        """Let paho see to the keepalive."""
+        self._misc = self._loop.call_later(_MISC_INTERVAL, self._on_misc)
+        self._client.loop_misc()
+
+    def _on_connect(
+        self,
+        _client: Client,
+        _data: Any,
+        _flags: Any,
+        reason: ReasonCode,
+        props: Properties | None,
+    ) -> None:
+        """Take the broker's answer and its limits."""
+        self.maximum_packet_size = getattr(props, "MaximumPacketSize", None)
+        self.maximum_qos = getattr(props, "MaximumQoS", 2)
+        self.receive_maximum = min(
+            MAX_INFLIGHT, getattr(props, "ReceiveMaximum", MAX_INFLIGHT)
+        )
+        if not self._connack.done():
+            self._connack.set_result(reason)
+
+    def _on_disconnect(
+        self, _client: Client, _data: Any, flags: Any, reason: ReasonCode, _props: Any
+    ) -> None:
+        """Tell why the connection ended."""
+        if not self._connack.done():
+            # A CONNACK that paho could not read is the refusal of a version by a broker
+            # that speaks another; anything else was not MQTT.
+            understood = self._heard[:1] == b"\x20"
+            self._connack.set_exception(
+                ConnectError(
+                    Problem.PROTOCOL_UNSUPPORTED if understood else Problem.NOT_MQTT
+                )
+            )
+        elif self.listener is not None and not self._closing:
+            taken = (
+                flags.is_disconnect_packet_from_server
+                and reason.value == _SESSION_TAKEN_OVER
+            )
+            self.listener.on_lost(
+                Problem.CLIENT_ID_TAKEN if taken else Problem.CONNECTION_LOST
+            )
+
+    def _on_publish(
+        self, _client: Client, _data: Any, mid: int, reason: ReasonCode, _props: Any
+    ) -> None:
+        """Pass on that a message is written or acknowledged."""
+        if self.listener is None:
+            return
+        if reason.is_failure:
+            self.listener.on_refused(mid, reason.value)
+        else:
+            self.listener.on_written(mid)
+
+    def _on_socket_close(self, _client: Client, _data: Any, sock: Any) -> None:
+        self._release(sock)
+
+    def _on_register_write(self, client: Client, _data: Any, sock: Any) -> None:
+        self._loop.add_writer(sock, client.loop_write)
+
+    def _on_unregister_write(self, _client: Client, _data: Any, sock: Any) -> None:
+        if sock.fileno() > -1:
+            self._loop.remove_writer(sock)
+
+
+class MqttConnector:
+    """Makes connections to one broker."""
+
+    def __init__(
+        self,
+        settings: MqttSettings,
+        will: Will | None = None,
+        connect_timeout: float = CONNECT_TIMEOUT,
+    ) -> None:
+        """Initialize with the settings and what the broker says when we are gone."""
+        self.settings = settings
+        self._will = will
+        self._timeout = connect_timeout
+        self._protocol = settings.protocol
+
+    async def async_connect(self) -> MqttConnection:
+        """Return an open connection; raises ConnectError.
+
+        Automatic is version 5 first; what the broker turned out to know is remembered.
+        """
+        if self._protocol is not MqttProtocol.AUTO:
+            return await self._async_connect(self._protocol)
+        try:
+            return await self._async_connect(MqttProtocol.V5)
+        except ConnectError as err:
+            # An old broker refuses version 5, or hangs up without a word.
+            if err.problem not in (Problem.PROTOCOL_UNSUPPORTED, Problem.NOT_MQTT):
+                raise
+        connection = await self._async_connect(MqttProtocol.V311)
+        self._protocol = MqttProtocol.V311
+        return connection
+
+    async def _async_connect(self, protocol: MqttProtocol) -> MqttConnection:
+        """Open the socket in the executor, then wait for the answer in the loop."""
+        loop = asyncio.get_running_loop()
+        opening = loop.run_in_executor(None, self._open, protocol)
+        try:
+            client = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(_close_unwanted)
+            raise
+        sock = client.socket()
+        if sock is None:
+            raise ConnectError(Problem.CANNOT_CONNECT)
+        connection = MqttConnection(client, cast(socket.socket, sock), protocol)
+        await connection.async_open(self._timeout)
+        return connection
+
+    def _open(self, protocol: MqttProtocol) -> Client:
+        """Resolve, connect, shake hands and send CONNECT; blocks, raises ConnectError."""
+        settings = self.settings
+        version_5 = protocol is MqttProtocol.V5
+        client = Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=settings.client_id,
+            clean_session=None if version_5 else settings.clean_session,
+            protocol=(
+                MQTTProtocolVersion.MQTTv5
+                if version_5
+                else MQTTProtocolVersion.MQTTv311
+            ),
+            transport="tcp" if settings.websocket_path is None else "websockets",
+            reconnect_on_failure=False,
+        )
+        client.connect_timeout = self._timeout
+        client.max_inflight_messages_set(0)  # Ours to limit
+        if settings.username:
+            client.username_pw_set(settings.username, settings.password)
+        if settings.websocket_path is not None:
+            client.ws_set_options(settings.websocket_path, settings.websocket_headers)
+        if self._will is not None:
+            client.will_set(self._will.topic, self._will.payload, retain=True)
+        properties = None
+        if version_5 and not settings.clean_session:
+            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+            properties.SessionExpiryInterval = 3600
+        try:
+            if settings.tls:
+                client.tls_set_context(_tls_context(settings))
+                client.tls_insecure_set(settings.tls_insecure)
+            if version_5:
+                client.connect(
+                    settings.host,
+                    settings.port,
+                    settings.keepalive,
+                    clean_start=settings.clean_session,
+                    properties=properties,
+                )
+            else:
+                client.connect(settings.host, settings.port, settings.keepalive)
+        except socket.gaierror, UnicodeError:
+            raise ConnectError(Problem.CANNOT_RESOLVE) from None
+        except ssl.SSLCertVerificationError as err:
+            raise ConnectError(Problem.CERTIFICATE_UNTRUSTED) from err
+        except ssl.SSLError as err:
+            raise ConnectError(Problem.TLS_FAILED) from err
+        except WebsocketConnectionError as err:
+            raise ConnectError(Problem.NOT_MQTT) from err
+        except TimeoutError as err:
+            raise ConnectError(Problem.NO_ANSWER) from err
+        except (OSError, ValueError) as err:
+            raise ConnectError(Problem.CANNOT_CONNECT) from err
+        return client
+
+
+def _tls_context(settings: MqttSettings) -> ssl.SSLContext:
+    """Return what the broker's certificate is checked against; blocks."""
+    context = ssl.create_default_context(cadata=settings.ca)
+    if settings.tls_insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if settings.client_certificate and settings.client_key:
+        # OpenSSL reads a certificate from a file only.
+        with tempfile.TemporaryDirectory() as directory:
+            certificate, key = Path(directory, "certificate"), Path(directory, "key")
+            certificate.write_text(settings.client_certificate)
+            key.write_text(settings.client_key)  # The directory is for our eyes only
+            context.load_cert_chain(certificate, key)
+    return context
+
+
+def _close_unwanted(opening: Future[Client] | asyncio.Future[Client]) -> None:
+    """Close what was opened for nobody."""
+    if opening.cancelled() or opening.exception() is not None:
+        return
+    if (sock := opening.result().socket()) is not None:
+        sock.close()

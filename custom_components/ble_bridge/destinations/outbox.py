@@ -1,0 +1,252 @@
+"""Messages on their way to a broker.
+
+At QoS 0, messages are collected and written in batches: at once on a quiet bus, in bulk
+on a busy one. One batch is under way at a time; while it is, the next one is collected.
+At QoS 1 each message waits for its acknowledgement, a bounded number at once. Either way
+a slow broker meets a bounded buffer whose oldest messages make room, and one that is away
+meets none: nothing is kept (the drop policy).
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+import logging
+from typing import Final
+
+from ..records import Route
+from .errors import Problem
+from .mqtt_connection import MqttConnection
+
+_LOGGER = logging.getLogger(__name__)
+
+MAX_MESSAGES: Final = 20_000
+MAX_BYTES: Final = 8 * 1024 * 1024
+_BATCH: Final = 500
+# Once batches follow each other faster than this, they are gathered: a few milliseconds
+# of latency for a loop that turns once for many packets.
+_GATHER: Final = 0.003
+
+type Message = tuple[Route, bytes, float]
+
+
+def _fixed_header(remaining: int) -> bytes:
+    """Return the fixed header of a QoS 0 PUBLISH packet (MQTT 5, 2.1)."""
+    header = bytearray(b"\x30")
+    while True:
+        remaining, digit = divmod(remaining, 128)
+        if not remaining:
+            header.append(digit)
+            return bytes(header)
+        header.append(digit | 0x80)
+
+
+_FIXED_HEADERS: Final = [_fixed_header(remaining) for remaining in range(4096)]
+
+
+class Outbox:
+    """The messages of one destination that are not sent yet."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        qos: int,
+        report: Callable[[Problem], None],
+    ) -> None:
+        """Initialize; `report` is told of messages that the broker or we rejected."""
+        self.bytes_sent = 0
+        self.latency_sum = 0.0
+        self.latency_count = 0
+        self._loop = loop
+        self._qos = qos
+        self._report = report
+        self._connection: MqttConnection | None = None
+        self._waiting: deque[Message] = deque()
+        self._waiting_bytes = 0
+        self._flushing: asyncio.Handle | None = None
+        self._flushed = 0.0
+        self._under_way: list[Message] = []
+        self._under_way_bytes = 0
+        self._under_way_mid = 0
+        self._inflight: dict[int, Message] = {}
+        self._drained: asyncio.Future[None] | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Return how many messages are neither sent nor dropped."""
+        return len(self._waiting) + len(self._under_way) + len(self._inflight)
+
+    def put(self, route: Route, payload: bytes) -> None:
+        """Take a message whose tally has counted it as received."""
+        if self._connection is None:
+            route.tally.away += 1
+            return
+        self._waiting.append((route, payload, self._loop.time()))
+        self._waiting_bytes += len(payload)
+        if self._waiting_bytes > MAX_BYTES or len(self._waiting) > MAX_MESSAGES:
+            oldest, dropped, _ = self._waiting.popleft()
+            self._waiting_bytes -= len(dropped)
+            oldest.tally.overflow += 1
+        if self._flushing is None and not self._under_way:
+            self._schedule()
+
+    def open(self, connection: MqttConnection) -> None:
+        """Send over a connection, beginning with what an earlier one left unanswered."""
+        self._connection = connection
+        self._waiting.extendleft(reversed(self._inflight.values()))
+        self._waiting_bytes += sum(
+            len(message[1]) for message in self._inflight.values()
+        )
+        self._inflight.clear()
+        if self._waiting:
+            self._schedule()
+
+    def close(self) -> None:
+        """Stop sending: what was not sent is dropped and counted.
+
+        What waits for an acknowledgement may have arrived; it is sent again over the next
+        connection (QoS 1 is at least once).
+        """
+        self._connection = None
+        if self._flushing is not None:
+            self._flushing.cancel()
+            self._flushing = None
+        for route, _, _ in (*self._under_way, *self._waiting):
+            route.tally.away += 1
+        self._under_way = []
+        self._waiting.clear()
+        self._waiting_bytes = 0
+
+    def give_up(self) -> None:
+        """Drop what waits for an acknowledgement too: there will be no next connection."""
+        for route, _, _ in self._inflight.values():
+            route.tally.away += 1
+        self._inflight.clear()
+
+    async def async_drain(self, patience: float) -> None:
+        """Wait until all is sent, though not longer than our patience (s)."""
+        if self._connection is None:
+            return
+        if self._flushing is not None:
+            self._flushing.cancel()
+        self.flush()
+        if self.waiting:
+            self._drained = self._loop.create_future()
+            await asyncio.wait([self._drained], timeout=patience)
+            self._drained = None
+
+    def flush(self) -> None:
+        """Write what waits now."""
+        self._flushing = None
+        self._flushed = self._loop.time()
+        if self._connection is None:
+            return
+        if self._qos == 0 and self._connection.can_batch:
+            self._flush_batch(self._connection)
+        else:
+            self._flush_singly(self._connection)
+
+    def on_written(self, mid: int) -> None:
+        """Take note that a batch was written, or a message acknowledged."""
+        if message := self._inflight.pop(mid, None):
+            self._count(message, len(message[0].head) + len(message[1]))
+        elif self._under_way and mid == self._under_way_mid:
+            under_way, self._under_way = self._under_way, []
+            self._count_batch(under_way, self._under_way_bytes)
+        self._go_on()
+
+    def on_refused(self, mid: int) -> None:
+        """Take note that the broker refused a message."""
+        if message := self._inflight.pop(mid, None):
+            message[0].tally.failed += 1
+            self._report(Problem.REJECTED)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Send what waits, or tell that nothing does."""
+        if self._waiting:
+            if self._flushing is None:
+                self._schedule()
+        elif (
+            self._drained is not None and not self.waiting and not self._drained.done()
+        ):
+            self._drained.set_result(None)
+
+    def _schedule(self) -> None:
+        """Flush in this turn of the loop, or later if the last flush was just now."""
+        if (due := self._flushed + _GATHER) > self._loop.time():
+            self._flushing = self._loop.call_at(due, self.flush)
+        else:
+            self._flushing = self._loop.call_soon(self.flush)
+
+    def _flush_batch(self, connection: MqttConnection) -> None:
+        """Write what waits as ready-made packets in one piece."""
+        if self._under_way:
+            return
+        waiting = self._waiting
+        batch: list[Message] = []
+        pieces: list[bytes] = []
+        middle = connection.publish_head
+        limit = connection.maximum_packet_size
+        for _ in range(min(len(waiting), _BATCH)):
+            message = waiting.popleft()
+            route, payload, _ = message
+            self._waiting_bytes -= len(payload)
+            head = route.head
+            remaining = len(head) + len(middle) + len(payload)
+            if limit is not None and remaining + 5 > limit:
+                route.tally.failed += 1
+                self._report(Problem.REJECTED)
+                continue
+            batch.append(message)
+            pieces += (
+                _FIXED_HEADERS[remaining]
+                if remaining < 4096
+                else _fixed_header(remaining),
+                head,
+                middle,
+                payload,
+            )
+        if batch:
+            data = b"".join(pieces)
+            if (mid := connection.write(data)) is None:
+                self._count_batch(batch, len(data))
+            else:
+                self._under_way, self._under_way_mid = batch, mid
+                self._under_way_bytes = len(data)
+        if not self._under_way:
+            if waiting:
+                self._flushing = self._loop.call_soon(self.flush)
+            else:
+                self._go_on()
+
+    def _flush_singly(self, connection: MqttConnection) -> None:
+        """Publish what waits through paho, up to what may be unacknowledged at once."""
+        waiting = self._waiting
+        limit = connection.maximum_packet_size
+        while waiting and len(self._inflight) < connection.receive_maximum:
+            message = waiting.popleft()
+            route, payload, _ = message
+            self._waiting_bytes -= len(payload)
+            if limit is not None and len(route.head) + len(payload) + 8 > limit:
+                route.tally.failed += 1
+                self._report(Problem.REJECTED)
+                continue
+            mid = connection.publish(route.head[2:].decode(), payload, qos=self._qos)
+            self._inflight[mid] = message
+
+    def _count(self, message: Message, size: int) -> None:
+        """Count one message as sent."""
+        message[0].tally.sent += 1
+        self.bytes_sent += size
+        self.latency_sum += self._loop.time() - message[2]
+        self.latency_count += 1
+
+    def _count_batch(self, batch: list[Message], size: int) -> None:
+        """Count a batch as sent; the oldest message stands for its latency."""
+        for route, _, _ in batch:
+            route.tally.sent += 1
+        self.bytes_sent += size
+        self.latency_sum += self._loop.time() - batch[0][2]
+        self.latency_count += 1
+        if _LOGGER.isEnabledFor(logging.DEBUG):
+            _LOGGER.debug("Published %d messages, %d bytes", len(batch), size)

@@ -1,0 +1,164 @@
+"""Home Assistant's Bluetooth stack → advertisements.
+
+Three calls of the stack's documented API are all that is used. A callback for every
+change tells of new addresses; a callback per address then tells of each packet from each
+scanner, unchanged ones too; and the stack says when an address is gone.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from homeassistant.components import bluetooth
+from homeassistant.components.bluetooth import (
+    BluetoothCallbackMatcher,
+    BluetoothChange,
+    BluetoothScanningMode,
+)
+from homeassistant.core import CALLBACK_TYPE, HomeAssistant, callback
+
+from .filters import Filter
+from .records import Advertisement, Scanner, Sighting
+
+MAX_DEVICES: Final = 10_000
+_EVICTED_AT_ONCE: Final = MAX_DEVICES // 10
+NO_RSSI: Final = -127  # The stack's word for a signal strength that is not known
+
+
+class Device:
+    """What is known of an address that is on air: how each scanner hears it."""
+
+    __slots__ = ("_feed", "_unregister", "address", "sightings")
+
+    def __init__(self, feed: Feed, address: str) -> None:
+        """Listen to every packet of the address until released."""
+        self.address = address
+        self.sightings: dict[str, Sighting] = {}
+        self._feed = feed
+        self._unregister: tuple[CALLBACK_TYPE, ...] = (
+            bluetooth.async_register_advertisement_callback(
+                feed.hass, self.on_advertisement, address
+            ),
+            bluetooth.async_track_unavailable(
+                feed.hass, self._on_unavailable, address, connectable=False
+            ),
+        )
+
+    @property
+    def time(self) -> float:
+        """Return when the device was heard last (`CLOCK_MONOTONIC`, seconds)."""
+        return max((sighting.time for sighting in self.sightings.values()), default=0.0)
+
+    @callback
+    def on_advertisement(self, advertisement: Advertisement) -> None:
+        """Take one packet: count it, filter it, hand it over.
+
+        This runs for every packet that any scanner hears, and costs what the whole house
+        pays: the attribute look-ups below are in the order in which they save most.
+        """
+        feed = self._feed
+        sighting = self.sightings.get(advertisement.source)
+        if sighting is None:
+            sighting = self.sightings[advertisement.source] = Sighting(
+                feed.scanner(advertisement.source), self.address
+            )
+        scanner = sighting.scanner
+        scanner.received += 1
+        sighting.time = advertisement.time
+        if sighting.update(advertisement):
+            sighting.accepted = feed.filter.accepts(advertisement)
+        if (
+            not sighting.accepted
+            or scanner.excluded
+            or NO_RSSI < (advertisement.rssi or 0) < feed.filter.minimum_rssi
+        ):
+            scanner.filtered += 1
+            return
+        feed.on_advertisement(sighting, advertisement)
+
+    @callback
+    def _on_unavailable(self, advertisement: Advertisement) -> None:
+        """Let go of an address that has not been heard for long."""
+        self._feed.release(self)
+
+    def release(self) -> None:
+        """Stop listening."""
+        for unregister in self._unregister:
+            unregister()
+
+
+class Feed:
+    """Every advertisement from every scanner."""
+
+    def __init__(
+        self,
+        hass: HomeAssistant,
+        scanner: Callable[[str], Scanner],
+        filter_: Filter,
+        on_advertisement: Callable[[Sighting, Advertisement], None],
+    ) -> None:
+        """Initialize the feed.
+
+        `scanner` gives the scanner of a source address; `on_advertisement` takes what
+        passes the filter, and must not raise.
+        """
+        self.hass = hass
+        self.scanner = scanner
+        self.filter = filter_
+        self.on_advertisement = on_advertisement
+        self.devices: dict[str, Device] = {}
+        self.evicted = 0
+        self._unregister: CALLBACK_TYPE | None = None
+        self._replaying = False
+
+    @callback
+    def start(self) -> None:
+        """Listen.
+
+        What the stack heard earlier is replayed here: it names the addresses that are on
+        air, whose packets of now may be no change that would be told, but it is old, and
+        does not go out again.
+        """
+        self._replaying = True
+        self._unregister = bluetooth.async_register_callback(
+            self.hass,
+            self._on_change,
+            BluetoothCallbackMatcher(connectable=False),
+            BluetoothScanningMode.PASSIVE,
+        )
+        self._replaying = False
+
+    @callback
+    def stop(self) -> None:
+        """Stop listening, and forget what was on air."""
+        if self._unregister is not None:
+            self._unregister()
+            self._unregister = None
+        for device in self.devices.values():
+            device.release()
+        self.devices.clear()
+
+    @callback
+    def release(self, device: Device) -> None:
+        """Forget one device."""
+        device.release()
+        self.devices.pop(device.address, None)
+
+    @callback
+    def _on_change(self, advertisement: Advertisement, _: BluetoothChange) -> None:
+        """Begin to listen to an address that is new."""
+        address = advertisement.address
+        if address in self.devices:
+            return
+        if len(self.devices) >= MAX_DEVICES:
+            self._evict()
+        device = self.devices[address] = Device(self, address)
+        if not self._replaying:
+            device.on_advertisement(advertisement)
+
+    def _evict(self) -> None:
+        """Make room by forgetting the devices that have been silent longest."""
+        for device in sorted(self.devices.values(), key=lambda device: device.time)[
+            :_EVICTED_AT_ONCE
+        ]:
+            self.release(device)
+            self.evicted += 1

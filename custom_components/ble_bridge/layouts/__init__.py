@@ -1,0 +1,1 @@
+"""Layouts: records to messages. Pure functions of their input, without I/O."""

@@ -1,0 +1,40 @@
+"""Parts of topics, made safe."""
+
+import re
+from typing import Final
+
+MAX_PART: Final = 128
+MAX_BASE: Final = 200
+
+# Levels and wildcards of MQTT, control characters (MQTT 5, 1.5.4), what UTF-8 cannot say,
+# and what some brokers refuse in a topic or cannot show.
+_UNSAFE: Final = re.compile(
+    r"[/+#\s\x00-\x1f\x7f-\x9f\ud800-\udfff\ufeff\ufffe\uffff\u200b-\u200f\u2028-\u202e]"
+)
+
+
+def safe_part(text: str) -> str:
+    """Return text as one level of a topic: nothing in it separates, matches or controls.
+
+    The result is never empty, holds at most `MAX_PART` characters, and does not begin
+    with `$`, which brokers keep for themselves.
+    """
+    part = _UNSAFE.sub("_", text)[:MAX_PART]
+    if part.startswith("$"):
+        part = "_" + part[1:]
+    return part or "_"
+
+
+def is_valid_base(base: str) -> bool:
+    """Tell whether a topic base can stand before a topic: levels, but no wildcards."""
+    return (
+        0 < len(base) <= MAX_BASE
+        and not base.startswith("$")
+        and all(level and safe_part(level) == level for level in base.split("/"))
+    )
+
+
+def encode_topic(topic: str) -> bytes:
+    """Return a topic as it stands in a PUBLISH packet: its length, then UTF-8."""
+    encoded = topic.encode()
+    return len(encoded).to_bytes(2) + encoded

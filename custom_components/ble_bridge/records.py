@@ -1,0 +1,135 @@
+"""What flows from the feed to the destinations.
+
+The `Advertisement` is the Bluetooth stack's own object: nothing is copied on the way of
+a packet. Beside it goes a `Sighting`, which is what is known of its device at its scanner
+and where layouts keep what they need not build again while the payload stays the same.
+"""
+
+from dataclasses import dataclass, field
+
+from habluetooth import BluetoothServiceInfoBleak as Advertisement
+
+__all__ = ["Advertisement", "Route", "Scanner", "Sighting", "Tally"]
+
+
+@dataclass(slots=True, eq=False)
+class Scanner:
+    """What hears: a local adapter or a proxy.
+
+    `source` is the address by which Home Assistant knows it, `scanner_id` its name in
+    topics. `received` and `filtered` count advertisements.
+    """
+
+    source: str
+    scanner_id: str
+    name: str
+    excluded: bool = False
+    online: bool = True
+    received: int = 0
+    filtered: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Tally:
+    """What became of one scanner's advertisements at one destination.
+
+    `received = sent + dropped + waiting` holds at any moment: `away` were dropped while
+    the broker was away, `overflow` made room for newer ones, `failed` were rejected (by
+    the layout or by the broker); the rest wait.
+    """
+
+    received: int = 0
+    sent: int = 0
+    away: int = 0
+    overflow: int = 0
+    failed: int = 0
+
+    @property
+    def dropped(self) -> int:
+        """Return how many were dropped, for whatever reason."""
+        return self.away + self.overflow + self.failed
+
+    @property
+    def waiting(self) -> int:
+        """Return how many are neither sent nor dropped yet."""
+        return self.received - self.sent - self.dropped
+
+
+@dataclass(slots=True, eq=False)
+class Route:
+    """Where a sighting's advertisements go at one destination.
+
+    `head` is the MQTT topic as it stands in a PUBLISH packet: two bytes of length, then
+    UTF-8 (MQTT 5, 1.5.4).
+    """
+
+    head: bytes
+    tally: Tally
+
+
+@dataclass(slots=True, eq=False)
+class Sighting:
+    """A device as one scanner hears it.
+
+    The attributes from `raw` to `connectable` are those of the last payload; `time` is that
+    of the last advertisement (`CLOCK_MONOTONIC`, seconds). `tail` is the raw layout's,
+    and is None when the payload has changed since it was built; `routes` holds one entry
+    per destination.
+    """
+
+    scanner: Scanner
+    address: str
+    time: float = 0.0
+    raw: bytes | None = None
+    manufacturer_data: dict[int, bytes] | None = None
+    service_data: dict[str, bytes] | None = None
+    service_uuids: list[str] | None = None
+    name: str | None = None
+    tx_power: int | None = None
+    connectable: bool | None = None
+    accepted: bool = True
+    prefix: bytes = b""
+    tail: bytes | None = None
+    routes: dict[object, Route] = field(default_factory=dict)
+
+    def update(self, advertisement: Advertisement) -> bool:
+        """Take over the payload of an advertisement, and tell whether it changed.
+
+        A proxy's unchanged payload arrives as the very same objects, so identity is
+        compared before equality: it answers for nearly every packet.
+        """
+        raw = advertisement.raw
+        if advertisement.connectable is not self.connectable:
+            changed = True
+        elif raw is not None:
+            if raw is self.raw:
+                return False
+            changed = raw != self.raw
+        elif (
+            advertisement.manufacturer_data is self.manufacturer_data
+            and advertisement.service_data is self.service_data
+            and advertisement.service_uuids is self.service_uuids
+            and advertisement.name is self.name
+            and advertisement.tx_power == self.tx_power
+            and self.raw is None
+        ):
+            return False
+        else:
+            changed = (
+                self.raw is not None
+                or advertisement.manufacturer_data != self.manufacturer_data
+                or advertisement.service_data != self.service_data
+                or advertisement.service_uuids != self.service_uuids
+                or advertisement.name != self.name
+                or advertisement.tx_power != self.tx_power
+            )
+        self.connectable = advertisement.connectable
+        self.raw = raw
+        self.manufacturer_data = advertisement.manufacturer_data
+        self.service_data = advertisement.service_data
+        self.service_uuids = advertisement.service_uuids
+        self.name = advertisement.name
+        self.tx_power = advertisement.tx_power
+        if changed:
+            self.tail = None
+        return changed

@@ -1,0 +1,138 @@
+"""What only the user can mend, said where they look, and taken back when it works."""
+
+import contextlib
+from typing import Any, Final
+
+from homeassistant.components.repairs import (
+    ConfirmRepairFlow,
+    RepairsFlow,
+    RepairsFlowResult,
+)
+from homeassistant.config_entries import SOURCE_REAUTH, ConfigEntry, ConfigSubentry
+from homeassistant.const import CONF_CLIENT_ID
+from homeassistant.core import HomeAssistant, callback
+from homeassistant.data_entry_flow import UnknownFlow
+from homeassistant.helpers import issue_registry as ir
+import voluptuous as vol
+
+from .const import CONF_BROKER, DOMAIN, Broker
+from .destinations.errors import Problem
+from .destinations.mqtt_connection import new_client_id
+
+CONF_SUBENTRY_ID: Final = "subentry_id"
+_ISSUES: Final = ("client_id_taken", "broker_missing", "broker_refused")
+
+
+@callback
+def async_update(
+    hass: HomeAssistant,
+    entry: ConfigEntry[Any],
+    subentry: ConfigSubentry,
+    problem: Problem | None,
+) -> None:
+    """Open or close what a destination's problem asks of the user."""
+    ours = subentry.data[CONF_BROKER] == Broker.CUSTOM
+    if problem is None:
+        async_delete(hass, subentry.subentry_id)
+        _abort_reauth(hass, entry, subentry)
+    elif problem is Problem.CLIENT_ID_TAKEN:
+        _create(hass, "client_id_taken", entry, subentry, is_fixable=True)
+    elif problem is Problem.BROKER_MISSING:
+        _create(hass, "broker_missing", entry, subentry)
+    elif problem is Problem.INVALID_AUTH and ours:
+        entry.async_start_reauth(
+            hass,
+            {
+                "title_placeholders": {
+                    "name": subentry.title,
+                    CONF_SUBENTRY_ID: subentry.subentry_id,
+                }
+            },
+            {CONF_SUBENTRY_ID: subentry.subentry_id},
+        )
+    elif problem is Problem.INVALID_AUTH:
+        _create(hass, "broker_refused", entry, subentry)
+
+
+@callback
+def async_delete(hass: HomeAssistant, subentry_id: str) -> None:
+    """Close the issues of a destination."""
+    for issue in _ISSUES:
+        ir.async_delete_issue(hass, DOMAIN, f"{issue}_{subentry_id}")
+
+
+def _create(
+    hass: HomeAssistant,
+    issue: str,
+    entry: ConfigEntry[Any],
+    subentry: ConfigSubentry,
+    *,
+    is_fixable: bool = False,
+) -> None:
+    """Open an issue."""
+    ir.async_create_issue(
+        hass,
+        DOMAIN,
+        f"{issue}_{subentry.subentry_id}",
+        data={"entry_id": entry.entry_id, CONF_SUBENTRY_ID: subentry.subentry_id},
+        is_fixable=is_fixable,
+        severity=ir.IssueSeverity.ERROR,
+        translation_key=issue,
+        translation_placeholders={"destination": subentry.title},
+    )
+
+
+def _abort_reauth(
+    hass: HomeAssistant, entry: ConfigEntry[Any], subentry: ConfigSubentry
+) -> None:
+    """Take back the question for credentials that turned out to be right."""
+    for flow in list(entry.async_get_active_flows(hass, {SOURCE_REAUTH})):
+        placeholders = flow["context"].get("title_placeholders", {})
+        if placeholders.get(CONF_SUBENTRY_ID) == subentry.subentry_id:
+            with contextlib.suppress(UnknownFlow):
+                hass.config_entries.flow.async_abort(flow["flow_id"])
+
+
+class NewClientIdFlow(RepairsFlow):
+    """Give a destination a client ID that no other client has."""
+
+    def __init__(self, entry_id: str, subentry_id: str) -> None:
+        """Initialize with the destination."""
+        self._entry_id = entry_id
+        self._subentry_id = subentry_id
+
+    async def async_step_init(
+        self, user_input: dict[str, str] | None = None
+    ) -> RepairsFlowResult:
+        """Begin."""
+        return await self.async_step_confirm()
+
+    async def async_step_confirm(
+        self, user_input: dict[str, str] | None = None
+    ) -> RepairsFlowResult:
+        """Ask, then change the client ID; the entry reloads with it."""
+        entry = self.hass.config_entries.async_get_entry(self._entry_id)
+        if (
+            entry is None
+            or (subentry := entry.subentries.get(self._subentry_id)) is None
+        ):
+            return self.async_abort(reason="destination_removed")
+        if user_input is None:
+            return self.async_show_form(
+                step_id="confirm",
+                data_schema=vol.Schema({}),
+                description_placeholders={"destination": subentry.title},
+            )
+        self.hass.config_entries.async_update_subentry(
+            entry, subentry, data={**subentry.data, CONF_CLIENT_ID: new_client_id()}
+        )
+        return self.async_create_entry(data={})
+
+
+async def async_create_fix_flow(
+    hass: HomeAssistant, issue_id: str, data: dict[str, str | int | float | None] | None
+) -> RepairsFlow:
+    """Return the flow that mends an issue."""
+    if issue_id.startswith("client_id_taken") and data is not None:
+        return NewClientIdFlow(str(data["entry_id"]), str(data[CONF_SUBENTRY_ID]))
+    return ConfirmRepairFlow()

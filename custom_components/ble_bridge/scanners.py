@@ -1,0 +1,146 @@
+"""Scanners and their IDs: stable, unique, safe in a topic, and the user's to change."""
+
+from collections.abc import Mapping
+import re
+from typing import Final, TypedDict
+
+from homeassistant.components import bluetooth
+from homeassistant.core import HomeAssistant, callback
+from homeassistant.helpers import device_registry as dr
+from homeassistant.helpers.storage import Store
+from homeassistant.util import slugify
+
+from .const import DOMAIN
+from .layouts.topics import safe_part
+from .records import Scanner
+
+MAX_KNOWN: Final = 1_000
+_SAVE_DELAY: Final = 10
+_ADDRESS_SUFFIX: Final = re.compile(r"\s*\((?:[0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}\)$")
+
+
+class Stored(TypedDict):
+    """What is kept across restarts.
+
+    `scanners` gives the ID of each source address, `retained` the topics of each
+    destination (by subentry ID) that hold a retained message.
+    """
+
+    scanners: dict[str, str]
+    retained: dict[str, list[str]]
+
+
+class BridgeStore:
+    """The IDs given to scanners, and what the brokers keep for us."""
+
+    def __init__(self, hass: HomeAssistant) -> None:
+        """Initialize the store."""
+        self._store = Store[Stored](hass, 1, DOMAIN)
+        self.data: Stored = {"scanners": {}, "retained": {}}
+
+    async def async_load(self) -> None:
+        """Read what was kept."""
+        if (stored := await self._store.async_load()) is not None:
+            self.data = stored
+
+    @callback
+    def save(self) -> None:
+        """Write soon."""
+        self._store.async_delay_save(lambda: self.data, _SAVE_DELAY)
+
+    async def async_save(self) -> None:
+        """Write now."""
+        await self._store.async_save(self.data)
+
+    async def async_remove(self) -> None:
+        """Remove what was kept."""
+        await self._store.async_remove()
+
+
+class Scanners:
+    """The scanners that were heard, by source address."""
+
+    def __init__(
+        self,
+        hass: HomeAssistant,
+        store: BridgeStore,
+        chosen: Mapping[str, str],
+        excluded: frozenset[str],
+    ) -> None:
+        """Initialize with the IDs that the user chose and the sources left out."""
+        self._hass = hass
+        self._store = store
+        self.chosen = chosen
+        self._excluded = excluded
+        self.by_source: dict[str, Scanner] = {}
+
+    @callback
+    def get(self, source: str) -> Scanner:
+        """Return the scanner of a source address."""
+        if (scanner := self.by_source.get(source)) is None:
+            name = scanner_name(self._hass, source)
+            scanner = self.by_source[source] = Scanner(
+                source,
+                self._id(source, name),
+                name,
+                excluded=source in self._excluded,
+                online=bluetooth.async_scanner_by_source(self._hass, source)
+                is not None,
+            )
+        return scanner
+
+    @callback
+    def refresh(self) -> list[Scanner]:
+        """Take in the scanners that are there now, and return those that changed.
+
+        A scanner that is heard of for the first time is among them.
+        """
+        current = {
+            scanner.source for scanner in bluetooth.async_current_scanners(self._hass)
+        }
+        changed = [self.get(source) for source in current - self.by_source.keys()]
+        for source, scanner in self.by_source.items():
+            if scanner.online is not (online := source in current):
+                scanner.online = online
+                changed.append(scanner)
+        return changed
+
+    def _id(self, source: str, name: str) -> str:
+        """Return the ID that was chosen or given before, or give one."""
+        if chosen := self.chosen.get(source):
+            return safe_part(chosen)
+        known = self._store.data["scanners"]
+        taken = {*self.chosen.values()}
+        taken.update(other for key, other in known.items() if key != source)
+        if (scanner_id := known.get(source)) is None or scanner_id in taken:
+            scanner_id = unique_id(
+                slugify(name, separator="-") or slugify(source, separator="-"), taken
+            )
+            while len(known) >= MAX_KNOWN:
+                del known[next(iter(known))]
+            known[source] = scanner_id
+            self._store.save()
+        return scanner_id
+
+
+def unique_id(scanner_id: str, taken: set[str]) -> str:
+    """Return an ID that is not taken: the one asked for, else with a number."""
+    scanner_id = safe_part(scanner_id)
+    candidate, number = scanner_id, 1
+    while candidate in taken:
+        number += 1
+        candidate = f"{scanner_id}-{number}"
+    return candidate
+
+
+@callback
+def scanner_name(hass: HomeAssistant, source: str) -> str:
+    """Return the name under which Home Assistant shows a scanner, without its address."""
+    device = dr.async_get(hass).async_get_device(
+        connections={(dr.CONNECTION_BLUETOOTH, source)}
+    )
+    scanner = bluetooth.async_scanner_by_source(hass, source)
+    name = (device and device.name_by_user) or (
+        scanner.name if scanner is not None else source
+    )
+    return _ADDRESS_SUFFIX.sub("", name) or source

@@ -1,0 +1,1 @@
+"""A simulated home around a real Home Assistant: radios, proxies and brokers."""
