@@ -14,18 +14,17 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final, Self
 
 from bluetooth_data_tools import parse_advertisement_data
-from dbus_fast import (
-    BusType,
-    Message,
-    MessageType,
-    RequestNameReply,
-    Variant,
-)
+from dbus_fast import BusType, Message, MessageType, RequestNameReply, Variant
 from dbus_fast.aio import MessageBus
 
 from .esphome_proxy import Packet
-from .hass_with_mgmt import MANAGEMENT_SOCKET
-from .processes import POLL_SECONDS, Process, SimulationError, find_program
+from .processes import (
+    MANAGEMENT_SOCKET,
+    POLL_SECONDS,
+    Process,
+    SimulationError,
+    find_program,
+)
 
 type Properties = dict[str, Variant]
 type Interfaces = dict[str, Properties]

@@ -29,6 +29,7 @@ class Broker(Protocol):
 
     name: str
     port: int
+    protocol: str  # for the form of BLE Bridge
 
     async def __aenter__(self) -> Self:
         """Start the broker, and wait until it accepts connections."""
@@ -55,6 +56,7 @@ class Mosquitto:
     """
 
     name = "Mosquitto"
+    protocol = "auto"
 
     def __init__(
         self,
@@ -172,9 +174,14 @@ class Mosquitto:
 
 
 class EmbeddedBroker:
-    """A broker in this process, for a machine without one: MQTT 3.1.1 only."""
+    """A broker in this process, for a machine without one: MQTT 3.1.1 only.
+
+    It misreads MQTT 5's will and then waits for more, instead of refusing the
+    version, so that a client which tries 5 first only finds out by a timeout.
+    """
 
     name = "an embedded broker"
+    protocol = "3.1.1"
 
     def __init__(self, port: int = 0) -> None:
         """Describe the broker."""

@@ -8,7 +8,9 @@ entities: https://github.com/esphome/aioesphomeapi
 import asyncio
 from collections.abc import Callable, Iterable
 from itertools import batched
-from typing import Any, Final, Self, override
+import socket
+import struct
+from typing import Any, Final, Self, cast, override
 
 from aioesphomeapi import BluetoothProxyFeature, api_pb2
 from aioesphomeapi.core import MESSAGE_TYPE_TO_PROTO
@@ -104,10 +106,9 @@ class ProxyConnection(asyncio.Protocol):
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Register the connection with its proxy."""
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)
         # Nothing waits in our own memory: the socket takes a frame, or we hear of it.
-        transport.set_write_buffer_limits(high=0)
+        self.transport.set_write_buffer_limits(high=0)
         self._proxy.connections.add(self)
 
     @override
@@ -174,6 +175,12 @@ class ProxyConnection(asyncio.Protocol):
             if self._takes_more():
                 self.resume_writing()
         return left_out
+
+    def reset(self) -> None:
+        """End the connection with a TCP reset, and throw away what is under way."""
+        client: socket.socket = self.transport.get_extra_info("socket")
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.transport.abort()
 
     async def wait_writable(self) -> None:
         """Wait until the socket takes more."""
@@ -272,7 +279,8 @@ class EsphomeProxy:
     def disconnect(self) -> None:
         """Cut all connections abruptly, as a proxy that loses its power does."""
         for connection in tuple(self.connections):
-            connection.transport.abort()
+            connection.reset()
+            self.unsubscribed(connection)
 
     def ready(self) -> bool:
         """Return whether Home Assistant has subscribed to the advertisements."""

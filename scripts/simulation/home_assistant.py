@@ -11,9 +11,9 @@ from typing import Any, Final, Self
 
 from aiohttp import ClientError, ClientSession, ClientWebSocketResponse
 
-from .hass_with_mgmt import MANAGEMENT_SOCKET
 from .processes import (
     LOOPBACK,
+    MANAGEMENT_SOCKET,
     REPOSITORY,
     Process,
     SimulationError,
@@ -27,6 +27,8 @@ type Json = Any
 INTEGRATION: Final = REPOSITORY / "custom_components" / "ble_bridge"
 # What works without the internet; default_config does not.
 INTEGRATIONS: Final = ("bluetooth", "frontend", "history", "logbook", "system_health")
+USERNAME: Final = "demo"
+PASSWORD: Final = "demo-demo"
 START_SECONDS: Final = 120.0
 ONBOARDING_STEPS: Final = ("core_config", "analytics", "integration")
 CONFIGURATION: Final = """\
@@ -92,8 +94,8 @@ class HomeAssistantProcess:
         extra_env: Mapping[str, str] | None = None,
         integrations: Sequence[str] = INTEGRATIONS,
         configuration: str = "",
-        username: str = "demo",
-        password: str = "demo-demo",
+        username: str = USERNAME,
+        password: str = PASSWORD,
     ) -> None:
         """Describe it: the directory, the web page's port, and what to load.
 
@@ -115,9 +117,9 @@ class HomeAssistantProcess:
             **(extra_env or {}),
         }
         command: tuple[str | Path, ...] = (sys.executable, "-P", "-m", "homeassistant")
-        if MANAGEMENT_SOCKET in environment:
+        if management_socket := environment.get(MANAGEMENT_SOCKET):
             program = Path(__file__).with_name("hass_with_mgmt.py")
-            command = (sys.executable, "-P", program)
+            command = (sys.executable, "-P", program, management_socket)
         self._process = Process(
             "Home Assistant",
             (*command, "--config", config_dir.resolve(), "--skip-pip"),
@@ -143,12 +145,15 @@ class HomeAssistantProcess:
         """Start it, wait until it answers, and make the user the first time."""
         if not is_port_free(self.port):
             raise SimulationError(f"Port {self.port} for the web page is in use.")
+        if self._token is None and (self.config_dir / ".storage/auth").exists():
+            raise SimulationError(f"{self.config_dir.name} has a user already.")
         self._write_configuration()
         self._process.start()
         # Not through a proxy: the session ignores the environment's settings.
         self._session = ClientSession()
         if self._token is None:
-            await self._onboard(await self._wait_for("/api/onboarding"))
+            await self._wait_for("/api/onboarding")
+            await self._onboard()
         await self._wait_running()
 
     async def stop(self) -> None:
@@ -166,6 +171,13 @@ class HomeAssistantProcess:
     def check(self) -> None:
         """Raise an error with the end of its log if it has ended."""
         self._process.check()
+
+    @property
+    def token(self) -> str:
+        """Return the token that lets in."""
+        if self._token is None:
+            raise SimulationError("Home Assistant has not been set up yet.")
+        return self._token
 
     @property
     def pid(self) -> int:
@@ -206,6 +218,27 @@ class HomeAssistantProcess:
     async def flow(self, handler: str, *inputs: Json) -> Json:
         """Run a config flow, an input for each of its forms; return its result."""
         return await self._flow("flow", handler, inputs)
+
+    async def accept_discovered(
+        self, domain: str, count: int = 1, timeout: float = 30.0
+    ) -> list[Json]:
+        """Wait for discovered things of a domain, confirm them; return the results."""
+        try:
+            async with asyncio.timeout(timeout):
+                while True:
+                    flows = await self.ws("config_entries/flow/progress")
+                    found = [flow for flow in flows if flow["handler"] == domain]
+                    if len(found) >= count:
+                        break
+                    await asyncio.sleep(0.1)
+        except TimeoutError:
+            raise SimulationError(
+                f"Home Assistant discovered nothing for {domain}."
+            ) from None
+        return [
+            await self.post(f"/api/config/config_entries/flow/{flow['flow_id']}")
+            for flow in found
+        ]
 
     async def options_flow(self, entry_id: str, *inputs: Json) -> Json:
         """Run the options flow of an entry; return its result."""
@@ -299,12 +332,8 @@ class HomeAssistantProcess:
         while (await self._wait_for("/api/config"))["state"] != "RUNNING":
             await asyncio.sleep(0.1)
 
-    async def _onboard(self, steps: Sequence[Mapping[str, Json]]) -> None:
+    async def _onboard(self) -> None:
         """Make the user, and keep a token for all that follows."""
-        if any(step["step"] == "user" and step["done"] for step in steps):
-            raise SimulationError(
-                f"The configuration in {self.config_dir.name} has a user already."
-            )
         user = await self.post(
             "/api/onboarding/users",
             {
@@ -338,10 +367,11 @@ class HomeAssistantProcess:
         (self.config_dir / "configuration.yaml").write_text(
             self._configuration + integrations, encoding="utf-8"
         )
-        onboarding = stored("onboarding", 4, 1, {"done": ONBOARDING_STEPS})
-        for content in (http_storage(self.port), onboarding):
-            if not (file := storage / content["key"]).exists():
-                file.write_text(json.dumps(content), encoding="utf-8")
+        contents = [http_storage(self.port)]
+        if not (storage / "onboarding").exists():
+            contents.append(stored("onboarding", 4, 1, {"done": ONBOARDING_STEPS}))
+        for content in contents:
+            (storage / content["key"]).write_text(json.dumps(content), "utf-8")
         components = self.config_dir / "custom_components"
         components.mkdir(exist_ok=True)
         link = components / INTEGRATION.name

@@ -15,6 +15,8 @@ REPOSITORY: Final = Path(__file__).resolve().parents[2]
 # Where scripts/setup puts what the machine lacks, and where Debian keeps daemons.
 PROGRAM_DIRECTORIES: Final = (REPOSITORY / ".tools/bin", "/usr/sbin", "/sbin")
 LOOPBACK: Final = "127.0.0.1"
+# Names the unix socket that plays the kernel's Bluetooth management to Home Assistant.
+MANAGEMENT_SOCKET: Final = "BLE_BRIDGE_MANAGEMENT_SOCKET"
 POLL_SECONDS: Final = 0.02
 TERMINATE_SECONDS: Final = 20.0
 

@@ -1,21 +1,37 @@
-"""Print what Home Assistant would install by itself for the integrations that the demo and the tests use.
+"""Print what Home Assistant would install by itself for the integrations that we use.
 
-The versions come from Home Assistant's own manifests, so they follow the version that is installed.
+The versions come from Home Assistant's own manifests, so they follow the version that is
+installed.
 """
 
+from collections.abc import Iterable
 import json
 from pathlib import Path
 
 import homeassistant.components
 
-INTEGRATIONS = ("bluetooth", "default_config", "esphome", "frontend", "mqtt")
-# Left out of default_config's closure: what needs the internet or a sound card to be of any use.
-SKIPPED = {"cloud", "go2rtc", "mobile_app", "default_config"}
+# What the demo and the tests load, what ESPHome loads beside it, and what Home Assistant
+# discovers in the frames of the simulated home.
+INTEGRATIONS = (
+    *("bluetooth", "diagnostics", "esphome", "frontend", "history", "logbook", "mqtt"),
+    *("my", "onboarding", "repairs", "system_health"),
+    *("camera", "infrared", "radio_frequency"),
+    *(
+        "aranet",
+        "bthome",
+        "govee_ble",
+        "ibeacon",
+        "inkbird",
+        "qingping",
+        "ruuvitag_ble",
+    ),
+    *("sensorpush", "switchbot", "thermopro", "xiaomi_ble"),
+)
 # Needed by the web server's login, and in no manifest.
 UNLISTED = ("pyotp==2.10.0", "PyQRCode==1.2.1")
 
 
-def requirements(*integrations: str) -> set[str]:
+def requirements(integrations: Iterable[str]) -> set[str]:
     """Return the pinned requirements of integrations and of all that they depend on."""
     base = Path(homeassistant.components.__path__[0])
     todo = list(integrations)
@@ -25,11 +41,13 @@ def requirements(*integrations: str) -> set[str]:
         if (domain := todo.pop()) in seen:
             continue
         seen.add(domain)
-        manifest = json.loads((base / domain / "manifest.json").read_text())
-        found.update(manifest.get("requirements", ()))
-        todo.extend(manifest.get("dependencies", ()))
+        if not (manifest := base / domain / "manifest.json").exists():
+            continue  # Not in this version
+        details = json.loads(manifest.read_text(encoding="utf-8"))
+        found.update(details.get("requirements", ()))
+        todo.extend(details.get("dependencies", ()))
     return found
 
 
 if __name__ == "__main__":
-    print(*sorted(requirements("frontend", "mqtt", "esphome", "bluetooth", "history", "logbook", "logger", "system_health", "diagnostics", "onboarding", "my").union(UNLISTED), key=str.lower), sep="\n")
+    print(*sorted({*requirements(INTEGRATIONS), *UNLISTED}, key=str.lower), sep="\n")

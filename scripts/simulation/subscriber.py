@@ -50,8 +50,8 @@ class Subscriber:
     """A client of the broker that counts what arrives, and keeps it on request.
 
     `counts` has the number of messages of each topic, `latencies` the milliseconds
-    of those not retained that carry a `timestamp`, `messages` all of them in order
-    if `keep`. A context manager, both in plain and in asynchronous code.
+    of those not retained that carry a `timestamp`, of topics that begin with
+    `measured`; `messages` has all of them in order if `keep`. A context manager, both in plain and in asynchronous code.
     """
 
     def __init__(
@@ -64,20 +64,29 @@ class Subscriber:
         qos: int = 0,
         protocol: MQTTProtocolVersion = MQTTProtocolVersion.MQTTv311,
         keep: bool = True,
+        measured: str = "",
+        timeout: float = 10.0,
     ) -> None:
-        """Describe the subscriber; without topics it hears all."""
+        """Describe the subscriber; without topics it hears all.
+
+        It gives up if the broker has not confirmed within the timeout in seconds.
+        """
         self.counts: Counter[str] = Counter()
         self.latencies: list[float] = []
         self.messages: list[Message] = []
         self._address = (host, port)
         self._topics = [(topic, qos) for topic in topics or ("#",)]
         self._keep = keep
+        self._measured = measured
+        self._timeout = timeout
         self._lock = Lock()
         self._subscribed = Event()
         self._client = Client(CallbackAPIVersion.VERSION2, protocol=protocol)
+        self._client.reconnect_delay_set(min_delay=1, max_delay=1)
         self._client.username_pw_set(username, password)
-        self._client.on_connect = lambda *_: self._client.subscribe(self._topics)
+        self._client.on_connect = self._on_connect
         self._client.on_subscribe = lambda *_: self._subscribed.set()
+        self._client.on_disconnect = lambda *_: self._subscribed.clear()
         self._client.on_message = self._on_message
 
     def __enter__(self) -> Self:
@@ -87,7 +96,7 @@ class Subscriber:
         except OSError as err:
             raise SimulationError("The subscriber cannot reach the broker.") from err
         self._client.loop_start()
-        if not self._subscribed.wait(10):
+        if not self._subscribed.wait(self._timeout):
             self.__exit__()
             raise SimulationError("The broker does not confirm the subscription.")
         return self
@@ -104,6 +113,11 @@ class Subscriber:
     async def __aexit__(self, *_: object) -> None:
         """Disconnect, and end the thread."""
         await asyncio.to_thread(self.__exit__)
+
+    @property
+    def connected(self) -> bool:
+        """Return whether the broker has confirmed the subscription."""
+        return self._subscribed.is_set()
 
     def count(self, prefix: str = "") -> int:
         """Return the number of messages whose topic begins with a prefix."""
@@ -159,12 +173,18 @@ class Subscriber:
         await self.wait_for(lambda _: bool(found()), timeout)
         return found()[-1]
 
+    def _on_connect(self, *_: object) -> None:
+        """Subscribe, also after the broker was away; called in the client's thread."""
+        self._client.subscribe(self._topics)
+
     def _on_message(self, _: Client, __: object, arrived: MQTTMessage) -> None:
         """Count a message; called in the client's thread."""
         message = Message(
             arrived.topic, arrived.payload, arrived.qos, arrived.retain, time.time()
         )
-        latency = None if message.retain else latency_ms(message)
+        latency = None
+        if not message.retain and message.topic.startswith(self._measured):
+            latency = latency_ms(message)
         with self._lock:
             self.counts[message.topic] += 1
             if latency is not None:

@@ -1,0 +1,1 @@
+"""Benchmarks of BLE Bridge: the whole way of a packet, beside its peers."""

@@ -1,0 +1,185 @@
+"""What the tests share: a real broker, a subscriber of its own, a real Bluetooth stack.
+
+Tests go in through public doors, a packet into Home Assistant's Bluetooth stack or a form
+that is filled in, and look at what a user sees: states, and messages on the broker.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from homeassistant.components import bluetooth
+from homeassistant.components.bluetooth import MONOTONIC_TIME, BaseHaRemoteScanner
+from homeassistant.config_entries import ConfigSubentryData
+from homeassistant.core import CALLBACK_TYPE, HomeAssistant
+import pytest
+from pytest_homeassistant_custom_component.common import MockConfigEntry
+
+# The plug-in's own package of this name would hide ours.
+import custom_components.ble_bridge  # noqa: F401
+from custom_components.ble_bridge.const import DOMAIN
+from scripts.simulation.broker import Mosquitto
+from scripts.simulation.subscriber import Subscriber
+
+# A company ID that no integration of Home Assistant asks for, so that no discovery begins.
+RAW = bytes.fromhex("0201060cfffeff0102030405060708ff")
+SOURCE = "AA:00:00:00:00:01"
+ADDRESS = "C0:00:00:00:00:01"
+
+
+class SimulatedScanner(BaseHaRemoteScanner):
+    """A scanner that hears what a test says."""
+
+    removers: list[CALLBACK_TYPE]
+
+    def remove(self) -> None:
+        """Go away, as a proxy does that is switched off."""
+        while self.removers:
+            self.removers.pop()()
+
+    def hear(
+        self,
+        address: str = ADDRESS,
+        rssi: int = -50,
+        raw: bytes = RAW,
+        age: float = 0,
+        **details: Any,
+    ) -> None:
+        """Hear one packet."""
+        self._async_on_raw_advertisement(
+            address, rssi, raw, details, MONOTONIC_TIME() - age
+        )
+
+
+@pytest.fixture(autouse=True)
+def auto_enable_custom_integrations(
+    enable_custom_integrations: None, socket_enabled: None
+) -> None:
+    """Let Home Assistant find the integration, and everyone the loopback."""
+
+
+@pytest.fixture(name="add_scanner")
+async def add_scanner_fixture(
+    hass: HomeAssistant, enable_bluetooth: None
+) -> AsyncIterator[Callable[..., SimulatedScanner]]:
+    """Return what adds a scanner; all of them are removed at the end."""
+    scanners = []
+
+    def add(
+        source: str = SOURCE, name: str = "Living room proxy", connectable: bool = False
+    ) -> SimulatedScanner:
+        scanner = SimulatedScanner(source, name, None, connectable)
+        scanner.removers = [
+            bluetooth.async_register_scanner(hass, scanner),
+            scanner.async_setup(),
+        ]
+        scanners.append(scanner)
+        return scanner
+
+    yield add
+    for scanner in scanners:
+        scanner.remove()
+
+
+@pytest.fixture(name="scanner")
+async def scanner_fixture(
+    add_scanner: Callable[..., SimulatedScanner],
+) -> SimulatedScanner:
+    """Return a scanner."""
+    return add_scanner()
+
+
+@pytest.fixture(name="broker")
+async def broker_fixture() -> AsyncIterator[Mosquitto]:
+    """Return a running broker."""
+    async with Mosquitto() as broker:
+        yield broker
+
+
+@pytest.fixture(name="subscriber")
+async def subscriber_fixture(broker: Mosquitto) -> AsyncIterator[Subscriber]:
+    """Return a subscriber to everything."""
+    async with Subscriber(broker.port) as subscriber:
+        yield subscriber
+
+
+def destination_data(port: int, **changes: Any) -> dict[str, Any]:
+    """Return the data of a destination, as the form makes them."""
+    return {
+        "broker": "custom",
+        "host": "127.0.0.1",
+        "port": port,
+        "username": None,
+        "password": None,
+        "topic_base": "ble",
+        "tls": False,
+        "qos": 0,
+        "protocol": "auto",
+        "client_id": "ble-bridge-test",
+        "keepalive": 60,
+        "clean_session": True,
+        **changes,
+    }
+
+
+def bridge_entry(
+    *destinations: dict[str, Any], options: dict[str, Any] | None = None
+) -> MockConfigEntry:
+    """Return an entry with destinations."""
+    return MockConfigEntry(
+        domain=DOMAIN,
+        title="BLE Bridge",
+        data={"bridge_id": "home"},
+        options=options or {},
+        subentries_data=[
+            ConfigSubentryData(
+                data=data,
+                subentry_type="destination",
+                title=f"127.0.0.1:{data['port']}",
+                unique_id=f"127.0.0.1:{data['port']}/{data['topic_base']}",
+            )
+            for data in destinations
+        ],
+    )
+
+
+async def wait_until(condition: Callable[[], object], seconds: float = 10) -> None:
+    """Wait until a condition holds, in real time."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+def is_connected(hass: HomeAssistant, port: int) -> bool:
+    """Tell what the connectivity sensor of a destination shows."""
+    state = hass.states.get(f"binary_sensor.127_0_0_1_{port}_connectivity")
+    return state is not None and state.state == "on"
+
+
+@pytest.fixture(name="setup")
+async def setup_fixture(
+    hass: HomeAssistant, enable_bluetooth: None
+) -> AsyncIterator[Callable[..., Any]]:
+    """Return what sets up a bridge, and waits for its first destination."""
+    entries: list[MockConfigEntry] = []
+
+    async def set_up(
+        *destinations: dict[str, Any],
+        options: dict[str, Any] | None = None,
+        connected: bool = True,
+    ) -> MockConfigEntry:
+        entry = bridge_entry(*destinations, options=options)
+        entry.add_to_hass(hass)
+        assert await hass.config_entries.async_setup(entry.entry_id)
+        await hass.async_block_till_done()
+        if connected:
+            await wait_until(
+                lambda: all(is_connected(hass, data["port"]) for data in destinations)
+            )
+        entries.append(entry)
+        return entry
+
+    yield set_up
+    for entry in entries:
+        if hass.config_entries.async_get_entry(entry.entry_id) and entry.state.recoverable:
+            await hass.config_entries.async_unload(entry.entry_id)

@@ -1,0 +1,1 @@
+"""Tests of a whole Home Assistant, as it runs at a user's home."""
