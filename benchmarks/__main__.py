@@ -23,11 +23,14 @@ from rich.table import Table
 
 from scripts.simulation.broker import Mosquitto
 
+from .way import SCANNERS
+
 TURN = 16  # What an ESPHome proxy sends at once
 LIMIT = 2**26  # Bytes of one line that a child prints
 COUNTS = {"async_publish": 4_000, "paho": 20_000, "ble_bridge_qos1": 20_000}
 COUNT = 100_000
 RATE = 1_000
+DEVICES = 1_000
 PEERS = ("paho", "async_publish")
 NAMES = {
     "ble_bridge": "BLE Bridge",
@@ -124,6 +127,10 @@ async def run(rounds: int, seconds: float) -> list[Line]:
         for number in range(rounds):
             print(f"round {number + 1} of {rounds}", file=sys.stderr, flush=True)
             await one_round(ways, counter, figures, seconds)
+        base = (await ways["stack"].ask({"devices": DEVICES}))["memory"]
+        for name in NAMES:
+            memory = (await ways[name].ask({"devices": DEVICES}))["memory"]
+            figures[name, "memory"].append(memory - base)
     return list(lines(figures))
 
 
@@ -164,6 +171,7 @@ MEASURES = (
     ("load", f"CPU at {RATE} a second", "% of a core", None),
     ("p50", f"latency at {RATE} a second, p50", "ms", 100),
     ("p99", f"latency at {RATE} a second, p99", "ms", 100),
+    ("memory", f"memory with {DEVICES} devices at {SCANNERS} scanners", "MB", 10),
     ("lost", "lost messages", "messages", 0),
 )
 

@@ -5,11 +5,13 @@
 It sets up Home Assistant's Bluetooth stack with four scanners, then reads one JSON object
 a line, `{"count", "turn"}` or `{"count", "rate"}`, sends that many advertisements through
 the stack (`turn` of them in each turn of the loop as fast as it goes, or `rate` a second,
-evenly spread), and prints what it took.
+evenly spread), and prints what it took; `{"devices"}` has every scanner hear so many
+devices once, and prints the memory since the way was set up.
 """
 
 import asyncio
 from collections.abc import Callable
+import gc
 import json
 import logging
 import os
@@ -235,6 +237,20 @@ WAYS: dict[str, Callable[[HomeAssistant, int], Way]] = {
 }
 
 
+def addresses(count: int) -> list[str]:
+    """Return so many addresses."""
+    return [
+        f"C0:FF:EE:00:{number >> 8:02X}:{number & 255:02X}" for number in range(count)
+    ]
+
+
+def resident_mb() -> float:
+    """Return the memory of this process in MB."""
+    gc.collect()
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
 class Home:
     """Four scanners that hear two hundred devices."""
 
@@ -249,7 +265,7 @@ class Home:
         for scanner in self._scanners:
             scanner.async_setup()
             bluetooth.async_register_scanner(hass, scanner)
-        self._addresses = [f"C0:FF:EE:00:00:{number:02X}" for number in range(DEVICES)]
+        self._addresses = addresses(DEVICES)
         self._sent = 0
 
     def hear(self, payload: bytes) -> None:
@@ -263,6 +279,12 @@ class Home:
             {},
             time.monotonic(),
         )
+
+    def fill(self, count: int) -> None:
+        """Hear so many devices at every scanner."""
+        self._addresses = addresses(count)
+        for _ in range(count * SCANNERS):
+            self.hear(PAYLOAD)
 
     async def busy(self, count: int, turn: int) -> None:
         """Hear as fast as it goes, so many in each turn of the loop."""
@@ -318,6 +340,7 @@ async def main(way_name: str, port: int) -> None:
         async with async_test_home_assistant(config_dir=directory) as hass:
             hass.data.pop("custom_components", None)
             await async_setup_component(hass, "bluetooth", {})
+            memory = resident_mb()
             way = WAYS[way_name](hass, port)
             await way.start()
             home = Home(hass)
@@ -329,9 +352,14 @@ async def main(way_name: str, port: int) -> None:
                 lambda: asyncio.StreamReaderProtocol(lines), sys.stdin
             )
             while line := await lines.readline():
-                print(
-                    json.dumps(await measure(home, way, json.loads(line))), flush=True
-                )
+                order = json.loads(line)
+                if "devices" in order:
+                    home.fill(order["devices"])
+                    sent = await way.finish()
+                    result = {"sent": sent, "memory": resident_mb() - memory}
+                else:
+                    result = await measure(home, way, order)
+                print(json.dumps(result), flush=True)
             os._exit(0)  # Some ways leave threads, and nothing is needed any more
 
 

@@ -12,6 +12,7 @@ from homeassistant.components import bluetooth
 from homeassistant.components.bluetooth import MONOTONIC_TIME, BaseHaRemoteScanner
 from homeassistant.config_entries import ConfigSubentryData
 from homeassistant.core import CALLBACK_TYPE, HomeAssistant
+from homeassistant.util import slugify
 import pytest
 from pytest_homeassistant_custom_component.common import MockConfigEntry
 
@@ -135,7 +136,7 @@ def bridge_entry(
             ConfigSubentryData(
                 data=data,
                 subentry_type="destination",
-                title=f"127.0.0.1:{data['port']}",
+                title=_title(data),
                 unique_id=f"127.0.0.1:{data['port']}/{data['topic_base']}",
             )
             for data in destinations
@@ -150,9 +151,16 @@ async def wait_until(condition: Callable[[], object], seconds: float = 10) -> No
             await asyncio.sleep(0.01)
 
 
-def is_connected(hass: HomeAssistant, port: int) -> bool:
+def _title(data: dict[str, Any]) -> str:
+    """Return the title of a destination, as the form makes it."""
+    base = "" if data["topic_base"] == "ble" else f" ({data['topic_base']})"
+    return f"127.0.0.1:{data['port']}{base}"
+
+
+def is_connected(hass: HomeAssistant, port: int, base: str = "ble") -> bool:
     """Tell what the connectivity sensor of a destination shows."""
-    state = hass.states.get(f"binary_sensor.127_0_0_1_{port}_connectivity")
+    title = slugify(_title({"port": port, "topic_base": base}))
+    state = hass.states.get(f"binary_sensor.{title}_connectivity")
     return state is not None and state.state == "on"
 
 
@@ -160,7 +168,7 @@ def is_connected(hass: HomeAssistant, port: int) -> bool:
 async def setup_fixture(
     hass: HomeAssistant, enable_bluetooth: None
 ) -> AsyncIterator[Callable[..., Any]]:
-    """Return what sets up a bridge, and waits for its first destination."""
+    """Return what sets up a bridge, and waits for its destinations."""
     entries: list[MockConfigEntry] = []
 
     async def set_up(
@@ -174,12 +182,18 @@ async def setup_fixture(
         await hass.async_block_till_done()
         if connected:
             await wait_until(
-                lambda: all(is_connected(hass, data["port"]) for data in destinations)
+                lambda: all(
+                    is_connected(hass, data["port"], data["topic_base"])
+                    for data in destinations
+                )
             )
         entries.append(entry)
         return entry
 
     yield set_up
     for entry in entries:
-        if hass.config_entries.async_get_entry(entry.entry_id) and entry.state.recoverable:
+        if (
+            hass.config_entries.async_get_entry(entry.entry_id)
+            and entry.state.recoverable
+        ):
             await hass.config_entries.async_unload(entry.entry_id)

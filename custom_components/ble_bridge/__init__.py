@@ -52,11 +52,13 @@ async def async_remove_entry(hass: HomeAssistant, entry: BleBridgeConfigEntry) -
     """Leave nothing behind: neither here nor, where it can be reached, on a broker."""
     store = BridgeStore(hass)
     await store.async_load()
-    await asyncio.gather(
-        *(
-            async_clear_retained(hass, subentry.data, topics)
-            for subentry_id, topics in store.data["retained"].items()
-            if (subentry := entry.subentries.get(subentry_id)) is not None
+    try:
+        await asyncio.gather(
+            *(
+                async_clear_retained(hass, subentry.data, topics)
+                for subentry_id, topics in store.data["retained"].items()
+                if (subentry := entry.subentries.get(subentry_id)) is not None
+            )
         )
-    )
-    await store.async_remove()
+    finally:
+        await store.async_remove()

@@ -279,6 +279,8 @@ class Bridge:
         self, output: MqttDestination, topic: str, payload: bytes
     ) -> None:
         """Publish a retained message, and remember that the broker keeps it."""
+        if output in self._forgotten:
+            return
         output.publish_retained(topic, payload)
         topics = self.store.data["retained"].setdefault(self._subentry_id(output), [])
         if topic not in topics:
@@ -341,8 +343,6 @@ class Bridge:
     @callback
     def _say_goodbye(self, destination: MqttDestination) -> None:
         """Say that we are gone."""
-        if destination in self._forgotten:
-            return
         self._publish_heartbeats(
             destination, list(self.scanners.by_source.values()), {}, "stopped"
         )
@@ -357,12 +357,9 @@ class Bridge:
         self, destination: MqttDestination, problem: Problem | None
     ) -> None:
         """Ask the user for help where they can give it, and stop asking when it works."""
-        repairs.async_update(
-            self.hass,
-            self.entry,
-            self.entry.subentries[self._subentry_id(destination)],
-            problem,
-        )
+        subentry = self.entry.subentries.get(self._subentry_id(destination))
+        if subentry is not None:  # Else it is being removed
+            repairs.async_update(self.hass, self.entry, subentry, problem)
 
 
 async def async_clear_retained(
@@ -380,9 +377,11 @@ async def async_clear_retained(
             err.problem,
         )
         return
-    for topic in topics:
-        connection.publish(topic, b"", retain=True)
-    await connection.async_close()
+    try:
+        for topic in topics:
+            connection.publish(topic, b"", retain=True)
+    finally:
+        await connection.async_close()
 
 
 def _filter(options: Any) -> Filter:

@@ -1,11 +1,13 @@
 """The forms: set-up, destinations, options, reauthentication, reconfiguration."""
 
 from collections.abc import Mapping
+from ipaddress import IPv6Address
 import logging
 from typing import Any, Final, override
 
 from homeassistant.config_entries import (
     ConfigEntry,
+    ConfigEntryState,
     ConfigFlow,
     ConfigFlowResult,
     ConfigSubentryData,
@@ -69,10 +71,17 @@ from .const import (
     Broker,
 )
 from .destinations.errors import ConnectError
-from .destinations.mqtt_connection import MqttConnector, MqttProtocol, new_client_id
+from .destinations.mqtt_connection import (
+    MqttConnector,
+    MqttProtocol,
+    Will,
+    new_client_id,
+)
 from .filters import parse_address, parse_company_id, parse_name, parse_service_uuid
+from .layouts.raw import bridge_topic
 from .layouts.topics import is_valid_base, safe_part
 from .repairs import CONF_SUBENTRY_ID
+from .scanners import BridgeStore, scanner_name
 from .settings import home_assistant_broker, mqtt_settings, place
 
 _LOGGER = logging.getLogger(__name__)
@@ -101,7 +110,11 @@ _ADVANCED_SCHEMA: Final = vol.Schema(
         ),
         vol.Optional(CONF_PROTOCOL, default=MqttProtocol.AUTO.value): SelectSelector(
             SelectSelectorConfig(
-                options=[protocol.value for protocol in MqttProtocol],
+                # The dots of a version cannot stand in a translation key.
+                options=[
+                    SelectOptionDict(value=protocol.value, label=protocol.value)
+                    for protocol in MqttProtocol
+                ],
                 translation_key=CONF_PROTOCOL,
                 mode=SelectSelectorMode.DROPDOWN,
             )
@@ -160,13 +173,13 @@ def _destination_data(
     A password that is left empty stays as it was, since the form does not show it.
     """
     advanced = user_input[CONF_ADVANCED]
-    port = user_input[CONF_PORT]
+    port = _port(user_input[CONF_PORT])
     if advanced[CONF_TLS] and port == DEFAULT_PORT:
         port = DEFAULT_PORT_TLS
     data: dict[str, Any] = {
         CONF_BROKER: user_input.get(CONF_BROKER, Broker.CUSTOM.value),
-        CONF_HOST: user_input[CONF_HOST].strip(),
-        CONF_PORT: int(port),
+        CONF_HOST: user_input[CONF_HOST].strip().removeprefix("[").removesuffix("]"),
+        CONF_PORT: port,
         CONF_USERNAME: user_input.get(CONF_USERNAME) or None,
         CONF_PASSWORD: user_input.get(CONF_PASSWORD) or None,
         CONF_TOPIC_BASE: advanced[CONF_TOPIC_BASE].strip().strip("/"),
@@ -182,10 +195,9 @@ def _destination_data(
     if previous and data[CONF_USERNAME] and not data[CONF_PASSWORD]:
         data[CONF_PASSWORD] = previous[CONF_PASSWORD]
     errors: dict[str, str] = {}
-    host = data[CONF_HOST]
-    if not host or len(host) > 255 or not set(host).isdisjoint("/ @?#\\\0"):
+    if not _is_host(data[CONF_HOST]):
         errors[CONF_HOST] = "invalid_host"
-    if not 1 <= data[CONF_PORT] <= 65535 or port != int(port):
+    if port is None:
         errors[CONF_PORT] = "invalid_port"
     if not is_valid_base(data[CONF_TOPIC_BASE]):
         errors["base"] = "invalid_topic_base"
@@ -202,6 +214,26 @@ def _destination_data(
             CONF_TLS: False,
         }
     return data, errors
+
+
+def _port(number: float) -> int | None:
+    """Return the port that a number is, if it is one."""
+    return int(number) if 1 <= number <= 65535 and number == int(number) else None
+
+
+def _is_host(host: str) -> bool:
+    """Tell whether a text can be the name or the address of a machine, and is no more."""
+    if ":" in host:
+        try:
+            IPv6Address(host)
+        except ValueError:
+            return False
+        return True
+    return (
+        0 < len(host) <= 253
+        and host.isprintable()
+        and set(host).isdisjoint("/ @?#\\[]")
+    )
 
 
 def _suggested(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -230,18 +262,26 @@ def _title(data: Mapping[str, Any]) -> str:
 
 
 async def _test(
-    hass: HomeAssistant, data: Mapping[str, Any], *, live: bool = False
+    hass: HomeAssistant,
+    bridge_id: str,
+    data: Mapping[str, Any],
+    previous: Mapping[str, Any] | None = None,
 ) -> dict[str, str]:
-    """Connect to the broker once, and return what went wrong.
+    """Connect to the broker once as the bridge will, and return what went wrong.
 
-    While the destination is live, another client ID is used, for its own would end the
-    connection that is there.
+    Where the destination is connected to that broker already, another client ID is used,
+    for its own would end the connection that is there.
     """
-    if live:
+    if previous and all(
+        data[key] == previous[key]
+        for key in (CONF_BROKER, CONF_HOST, CONF_PORT, CONF_CLIENT_ID)
+    ):
         data = {**data, CONF_CLIENT_ID: new_client_id()}
     try:
         connection = await MqttConnector(
-            mqtt_settings(hass, data), connect_timeout=_TEST_TIMEOUT
+            mqtt_settings(hass, data),
+            Will(bridge_topic(data[CONF_TOPIC_BASE], bridge_id), b"offline"),
+            _TEST_TIMEOUT,
         ).async_connect()
     except ConnectError as err:
         return {"base": err.problem.value}
@@ -297,10 +337,11 @@ class BleBridgeConfigFlow(ConfigFlow, domain=DOMAIN):
         if user_input is not None:
             data, errors = _destination_data(user_input)
             errors |= _bridge_errors(user_input)
-            if not errors and not (errors := await _test(self.hass, data)):
+            bridge_id = user_input[CONF_BRIDGE_ID].strip()
+            if not errors and not (errors := await _test(self.hass, bridge_id, data)):
                 return self.async_create_entry(
                     title=user_input[CONF_NAME].strip(),
-                    data={CONF_BRIDGE_ID: user_input[CONF_BRIDGE_ID].strip()},
+                    data={CONF_BRIDGE_ID: bridge_id},
                     subentries=[
                         ConfigSubentryData(
                             data=data,
@@ -310,7 +351,7 @@ class BleBridgeConfigFlow(ConfigFlow, domain=DOMAIN):
                         )
                     ],
                 )
-        site = slugify(self.hass.config.location_name, separator="-")
+        site = slugify(self.hass.config.location_name, separator="-") or "home"
         unique = (await instance_id.async_get(self.hass))[:4]
         return self.async_show_form(
             step_id="user",
@@ -365,7 +406,8 @@ class BleBridgeConfigFlow(ConfigFlow, domain=DOMAIN):
                 CONF_USERNAME: user_input.get(CONF_USERNAME) or None,
                 CONF_PASSWORD: user_input.get(CONF_PASSWORD) or None,
             }
-            if not (errors := await _test(self.hass, data)):
+            bridge_id = entry.data[CONF_BRIDGE_ID]
+            if not (errors := await _test(self.hass, bridge_id, data)):
                 self.hass.config_entries.async_update_subentry(
                     entry, subentry, data=data
                 )
@@ -393,7 +435,8 @@ class DestinationFlow(ConfigSubentryFlow):
             data, errors = _destination_data(user_input)
             if not errors and self._is_taken(data):
                 return self.async_abort(reason="already_configured")
-            if not errors and not (errors := await _test(self.hass, data)):
+            bridge_id = self._get_entry().data[CONF_BRIDGE_ID]
+            if not errors and not (errors := await _test(self.hass, bridge_id, data)):
                 return self.async_create_entry(
                     title=_title(data), data=data, unique_id=place(data)
                 )
@@ -415,11 +458,15 @@ class DestinationFlow(ConfigSubentryFlow):
             data, errors = _destination_data(user_input, subentry.data)
             if not errors and self._is_taken(data, subentry.subentry_id):
                 return self.async_abort(reason="already_configured")
-            if not errors and not (errors := await _test(self.hass, data, live=True)):
+            bridge_id = self._get_entry().data[CONF_BRIDGE_ID]
+            if not errors and not (
+                errors := await _test(self.hass, bridge_id, data, subentry.data)
+            ):
+                renamed = subentry.title != _title(subentry.data)
                 return self.async_update_and_abort(
                     self._get_entry(),
                     subentry,
-                    title=_title(data),
+                    title=subentry.title if renamed else _title(data),
                     data=data,
                     unique_id=place(data),
                 )
@@ -455,9 +502,13 @@ class BleBridgeOptionsFlow(OptionsFlow):
         self, user_input: dict[str, Any] | None = None
     ) -> ConfigFlowResult:
         """Choose what goes out."""
+        scanner_ids = await self._async_scanner_ids()
+        for source in self.config_entry.options.get(CONF_EXCLUDED_SCANNERS, ()):
+            scanner_ids.setdefault(source, source)
         errors: dict[str, str] = {}
         placeholders = {"value": ""}
         if user_input is not None:
+            user_input = _without_blanks(user_input)
             if wrong := _unreadable(user_input):
                 errors["base"], placeholders["value"] = wrong
             else:
@@ -483,7 +534,7 @@ class BleBridgeOptionsFlow(OptionsFlow):
                         vol.Optional(CONF_EXCLUDED_SCANNERS, default=list): (
                             SelectSelector(
                                 SelectSelectorConfig(
-                                    options=self._scanners(), multiple=True
+                                    options=self._scanners(scanner_ids), multiple=True
                                 )
                             )
                         ),
@@ -505,17 +556,16 @@ class BleBridgeOptionsFlow(OptionsFlow):
         self, user_input: dict[str, Any] | None = None
     ) -> ConfigFlowResult:
         """Give a scanner another ID."""
-        scanners = self._scanners()
-        if not scanners:
+        scanner_ids = await self._async_scanner_ids()
+        if not scanner_ids:
             return self.async_abort(reason="no_scanners")
         errors: dict[str, str] = {}
         if user_input is not None:
             source, scanner_id = user_input[_SCANNER], user_input[_SCANNER_ID].strip()
-            others = {**self._scanner_ids()}
-            others.pop(source, None)
+            taken = {scanner_ids[key] for key in scanner_ids if key != source}
             if safe_part(scanner_id) != scanner_id:
                 errors[_SCANNER_ID] = "invalid_scanner_id"
-            elif scanner_id in others.values():
+            elif scanner_id in taken:
                 errors[_SCANNER_ID] = "scanner_id_taken"
             else:
                 chosen = self.config_entry.options.get(CONF_SCANNER_IDS, {})
@@ -532,7 +582,8 @@ class BleBridgeOptionsFlow(OptionsFlow):
                     {
                         vol.Required(_SCANNER): SelectSelector(
                             SelectSelectorConfig(
-                                options=scanners, mode=SelectSelectorMode.DROPDOWN
+                                options=self._scanners(scanner_ids),
+                                mode=SelectSelectorMode.DROPDOWN,
                             )
                         ),
                         vol.Required(_SCANNER_ID): _TEXT,
@@ -543,24 +594,41 @@ class BleBridgeOptionsFlow(OptionsFlow):
             errors=errors,
         )
 
-    def _scanner_ids(self) -> dict[str, str]:
-        """Return the ID of each known scanner."""
-        bridge = self.config_entry.runtime_data
-        return {**bridge.store.data["scanners"], **bridge.scanners.chosen}
+    async def _async_scanner_ids(self) -> dict[str, str]:
+        """Return the ID of each known scanner, also while the bridge does not run."""
+        entry = self.config_entry
+        if entry.state is ConfigEntryState.LOADED:
+            store = entry.runtime_data.store
+        else:
+            store = BridgeStore(self.hass)
+            await store.async_load()
+        return {**store.data["scanners"], **entry.options.get(CONF_SCANNER_IDS, {})}
 
-    def _scanners(self) -> list[SelectOptionDict]:
-        """Return the known scanners to choose from."""
-        known = self.config_entry.runtime_data.scanners.by_source
+    def _scanners(self, scanner_ids: Mapping[str, str]) -> list[SelectOptionDict]:
+        """Return scanners to choose from."""
         return [
             SelectOptionDict(
                 value=source,
-                label=f"{known[source].name if source in known else source}"
-                f" ({scanner_id})",
+                label=f"{scanner_name(self.hass, source)} ({scanner_id})",
             )
             for source, scanner_id in sorted(
-                self._scanner_ids().items(), key=lambda item: item[1]
+                scanner_ids.items(), key=lambda item: item[1]
             )
         ]
+
+
+def _without_blanks(user_input: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what was entered without empty lines."""
+    return {
+        **user_input,
+        **{
+            listed: {
+                key: [line for text in lines if (line := text.strip())]
+                for key, lines in user_input[listed].items()
+            }
+            for listed in (CONF_ALLOW, CONF_DENY)
+        },
+    }
 
 
 def _unreadable(user_input: Mapping[str, Any]) -> tuple[str, str] | None:

@@ -10,6 +10,7 @@ from homeassistant.core import HomeAssistant
 
 from .bridge import BleBridgeConfigEntry
 from .const import CONF_ADDRESSES, CONF_EXCLUDED_SCANNERS, CONF_NAMES, CONF_SCANNER_IDS
+from .records import Scanner
 
 REDACTED: Final = {
     CONF_ADDRESSES,
@@ -48,7 +49,7 @@ async def async_get_config_entry_diagnostics(
         },
         "scanners": [
             {
-                "scanner_id": scanner.scanner_id,
+                "scanner_id": _scanner_id(scanner),
                 "online": scanner.online,
                 "excluded": scanner.excluded,
                 "devices": devices.get(scanner, 0),
@@ -75,10 +76,16 @@ async def async_get_config_entry_diagnostics(
                 "bytes_sent": destination.outbox.bytes_sent,
                 "counters": asdict(destination.totals(scanners)),
                 "scanners": {
-                    scanner.scanner_id: {**asdict(tally), "waiting": tally.waiting}
+                    _scanner_id(scanner): {**asdict(tally), "waiting": tally.waiting}
                     for scanner, tally in destination.tallies.items()
                 },
             }
             for subentry_id, destination in bridge.destinations.items()
         ],
     }
+
+
+def _scanner_id(scanner: Scanner) -> str:
+    """Return the ID of a scanner, without the address where it stands for a name."""
+    address = scanner.source.replace(":", "-").lower()
+    return scanner.scanner_id.replace(address, f"{address[:8]}-redacted")

@@ -17,17 +17,22 @@ from .records import Advertisement
 _BASE_UUID: Final = "0000{}-0000-1000-8000-00805f9b34fb"
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _ADDRESS: Final = re.compile(
-    r"([0-9A-F]{2}:){5}[0-9A-F]{2}|[0-9A-F]{8}(-[0-9A-F]{4}){3}-[0-9A-F]{12}"
+    r"[0-9A-F]{12}|([0-9A-F]{2}-){5}[0-9A-F]{2}|([0-9A-F]{2}:){5}[0-9A-F]{2}"
 )
+_COMPANY_ID: Final = re.compile(r"0x([0-9a-f]{1,4})|([0-9a-f]{4})|([0-9]{1,5})")
 MAX_PATTERN: Final = 248  # Longest name in a packet (Core specification, 12.1)
 
 
 def parse_address(text: str) -> str:
-    """Return an address in upper case with colons; raises ValueError if it is none."""
+    """Return an address in upper case with colons; raises ValueError if it is none.
+
+    On macOS the system gives UUIDs for addresses; they are taken too.
+    """
     address = text.strip().upper()
-    if re.fullmatch(r"[0-9A-F]{12}", digits := re.sub(r"[:-]", "", address)):
+    if _ADDRESS.fullmatch(address):
+        digits = re.sub("[:-]", "", address)
         return ":".join(digits[i : i + 2] for i in range(0, 12, 2))
-    if not _ADDRESS.fullmatch(address):
+    if not _UUID.fullmatch(address.lower()):
         raise ValueError(text)
     return address
 
@@ -37,10 +42,11 @@ def parse_company_id(text: str) -> int:
 
     Four hexadecimal digits or a leading 0x are hexadecimal, anything else is decimal.
     """
-    digits = text.strip().lower()
-    hexadecimal = digits.startswith("0x") or len(digits) == 4
-    company_id = int(digits, 16 if hexadecimal else 10)
-    if not 0 <= company_id <= 0xFFFF:
+    if (found := _COMPANY_ID.fullmatch(text.strip().lower())) is None:
+        raise ValueError(text)
+    prefixed, hexadecimal, decimal = found.groups()
+    company_id = int(decimal) if decimal else int(prefixed or hexadecimal, 16)
+    if company_id > 0xFFFF:
         raise ValueError(text)
     return company_id
 
@@ -103,7 +109,7 @@ class DeviceList:
             or not self.service_uuids.isdisjoint(advertisement.service_data)
             or (
                 self.names is not None
-                and advertisement.name != advertisement.address
+                and advertisement.name not in {None, "", advertisement.address}
                 and self.names.match(advertisement.name) is not None
             )
         )

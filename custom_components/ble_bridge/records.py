@@ -96,21 +96,30 @@ class Sighting:
         """Take over the payload of an advertisement, and tell whether it changed.
 
         A proxy's unchanged payload arrives as the very same objects, so identity is
-        compared before equality: it answers for nearly every packet.
+        compared before equality: it answers for nearly every packet. The name is compared
+        even where the raw packet is the same, for the stack learns it from other scanners
+        too, and filters go by it.
         """
         raw = advertisement.raw
-        if advertisement.connectable is not self.connectable:
-            changed = True
-        elif raw is not None:
-            if raw is self.raw:
+        if raw is not None:
+            if (
+                raw is self.raw
+                and advertisement.name is self.name
+                and advertisement.connectable is self.connectable
+            ):
                 return False
-            changed = raw != self.raw
+            changed = (
+                raw != self.raw
+                or advertisement.name != self.name
+                or advertisement.connectable is not self.connectable
+            )
         elif (
             advertisement.manufacturer_data is self.manufacturer_data
             and advertisement.service_data is self.service_data
             and advertisement.service_uuids is self.service_uuids
             and advertisement.name is self.name
             and advertisement.tx_power == self.tx_power
+            and advertisement.connectable is self.connectable
             and self.raw is None
         ):
             return False
@@ -122,6 +131,7 @@ class Sighting:
                 or advertisement.service_uuids != self.service_uuids
                 or advertisement.name != self.name
                 or advertisement.tx_power != self.tx_power
+                or advertisement.connectable is not self.connectable
             )
         self.connectable = advertisement.connectable
         self.raw = raw

@@ -3,11 +3,7 @@
 import contextlib
 from typing import Any, Final
 
-from homeassistant.components.repairs import (
-    ConfirmRepairFlow,
-    RepairsFlow,
-    RepairsFlowResult,
-)
+from homeassistant.components.repairs import RepairsFlow, RepairsFlowResult
 from homeassistant.config_entries import SOURCE_REAUTH, ConfigEntry, ConfigSubentry
 from homeassistant.const import CONF_CLIENT_ID
 from homeassistant.core import HomeAssistant, callback
@@ -34,7 +30,7 @@ def async_update(
     ours = subentry.data[CONF_BROKER] == Broker.CUSTOM
     if problem is None:
         async_delete(hass, subentry.subentry_id)
-        _abort_reauth(hass, entry, subentry)
+        _abort_reauth(hass, subentry.subentry_id)
     elif problem is Problem.CLIENT_ID_TAKEN:
         _create(hass, "client_id_taken", entry, subentry, is_fixable=True)
     elif problem is Problem.BROKER_MISSING:
@@ -56,9 +52,14 @@ def async_update(
 
 @callback
 def async_delete(hass: HomeAssistant, subentry_id: str) -> None:
-    """Close the issues of a destination."""
+    """Close the issues of a destination; nobody is asked about one that is removed."""
     for issue in _ISSUES:
         ir.async_delete_issue(hass, DOMAIN, f"{issue}_{subentry_id}")
+    if not any(
+        subentry_id in entry.subentries
+        for entry in hass.config_entries.async_entries(DOMAIN)
+    ):
+        _abort_reauth(hass, subentry_id)
 
 
 def _create(
@@ -69,7 +70,10 @@ def _create(
     *,
     is_fixable: bool = False,
 ) -> None:
-    """Open an issue."""
+    """Open an issue in place of any other of this destination."""
+    for other in _ISSUES:
+        if other != issue:
+            ir.async_delete_issue(hass, DOMAIN, f"{other}_{subentry.subentry_id}")
     ir.async_create_issue(
         hass,
         DOMAIN,
@@ -82,13 +86,14 @@ def _create(
     )
 
 
-def _abort_reauth(
-    hass: HomeAssistant, entry: ConfigEntry[Any], subentry: ConfigSubentry
-) -> None:
-    """Take back the question for credentials that turned out to be right."""
-    for flow in list(entry.async_get_active_flows(hass, {SOURCE_REAUTH})):
+def _abort_reauth(hass: HomeAssistant, subentry_id: str) -> None:
+    """Take back the question for the credentials of a destination."""
+    flows = hass.config_entries.flow.async_progress_by_handler(
+        DOMAIN, include_uninitialized=True, match_context={"source": SOURCE_REAUTH}
+    )
+    for flow in flows:
         placeholders = flow["context"].get("title_placeholders", {})
-        if placeholders.get(CONF_SUBENTRY_ID) == subentry.subentry_id:
+        if placeholders.get(CONF_SUBENTRY_ID) == subentry_id:
             with contextlib.suppress(UnknownFlow):
                 hass.config_entries.flow.async_abort(flow["flow_id"])
 
@@ -132,7 +137,6 @@ class NewClientIdFlow(RepairsFlow):
 async def async_create_fix_flow(
     hass: HomeAssistant, issue_id: str, data: dict[str, str | int | float | None] | None
 ) -> RepairsFlow:
-    """Return the flow that mends an issue."""
-    if issue_id.startswith("client_id_taken") and data is not None:
-        return NewClientIdFlow(str(data["entry_id"]), str(data[CONF_SUBENTRY_ID]))
-    return ConfirmRepairFlow()
+    """Return the flow that mends an issue: there is one kind that can be mended here."""
+    data = data or {}
+    return NewClientIdFlow(str(data.get("entry_id")), str(data.get(CONF_SUBENTRY_ID)))

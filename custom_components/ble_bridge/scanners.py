@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 import re
-from typing import Final, TypedDict
+from typing import Final, TypedDict, TypeIs
 
 from homeassistant.components import bluetooth
 from homeassistant.core import HomeAssistant, callback
@@ -40,7 +40,8 @@ class BridgeStore:
 
     async def async_load(self) -> None:
         """Read what was kept."""
-        if (stored := await self._store.async_load()) is not None:
+        stored = await self._store.async_load()
+        if _is_valid(stored):
             self.data = stored
 
     @callback
@@ -55,6 +56,23 @@ class BridgeStore:
     async def async_remove(self) -> None:
         """Remove what was kept."""
         await self._store.async_remove()
+
+
+def _is_valid(stored: object) -> TypeIs[Stored]:
+    """Tell whether what was read is what we write."""
+    return (
+        isinstance(stored, dict)
+        and isinstance(scanners := stored.get("scanners"), dict)
+        and isinstance(retained := stored.get("retained"), dict)
+        and all(
+            isinstance(scanner_id, str) and safe_part(scanner_id) == scanner_id
+            for scanner_id in scanners.values()
+        )
+        and all(
+            isinstance(topics, list) and all(isinstance(topic, str) for topic in topics)
+            for topics in retained.values()
+        )
+    )
 
 
 class Scanners:
@@ -113,14 +131,18 @@ class Scanners:
         taken = {*self.chosen.values()}
         taken.update(other for key, other in known.items() if key != source)
         if (scanner_id := known.get(source)) is None or scanner_id in taken:
-            scanner_id = unique_id(
-                slugify(name, separator="-") or slugify(source, separator="-"), taken
-            )
+            scanner_id = unique_id(_slug(name) or _slug(source), taken)
             while len(known) >= MAX_KNOWN:
                 del known[next(iter(known))]
             known[source] = scanner_id
             self._store.save()
         return scanner_id
+
+
+def _slug(text: str) -> str:
+    """Return text as a slug, empty where there is no letter or digit in it."""
+    slug = slugify(text, separator="-")
+    return "" if slug == "unknown" and "unknown" not in text.lower() else slug
 
 
 def unique_id(scanner_id: str, taken: set[str]) -> str:
@@ -136,11 +158,13 @@ def unique_id(scanner_id: str, taken: set[str]) -> str:
 @callback
 def scanner_name(hass: HomeAssistant, source: str) -> str:
     """Return the name under which Home Assistant shows a scanner, without its address."""
-    device = dr.async_get(hass).async_get_device(
-        connections={(dr.CONNECTION_BLUETOOTH, source)}
-    )
+    named = [
+        device.name_by_user
+        for device in dr.async_get(hass).async_get_devices(
+            connections={(dr.CONNECTION_BLUETOOTH, source)}
+        )
+        if device.name_by_user
+    ]
     scanner = bluetooth.async_scanner_by_source(hass, source)
-    name = (device and device.name_by_user) or (
-        scanner.name if scanner is not None else source
-    )
+    name = named[0] if named else scanner.name if scanner is not None else source
     return _ADDRESS_SUFFIX.sub("", name) or source

@@ -30,7 +30,8 @@ _LOGGER = logging.getLogger(__name__)
 FIRST_DELAY: Final = 1.0
 LONGEST_DELAY: Final = 60.0
 # A connection that lives shorter than this does not prove that all is well again; several
-# such in a row, each ended by the broker, are what two clients with one ID look like.
+# such in a row, ended without a word, are what two clients with one ID look like where
+# the broker does not say so (MQTT 3.1.1, and Mosquitto 2.0 in either version).
 SHORT_SESSION: Final = 10.0
 SHORT_SESSIONS: Final = 3
 # How long a connection must live to show that nobody takes its client ID any more: the
@@ -57,10 +58,6 @@ class Backoff:
     def reset(self) -> None:
         """Begin again with the first delay."""
         self._delay = FIRST_DELAY
-
-    def slow_down(self) -> None:
-        """Go on with the longest delay."""
-        self._delay = LONGEST_DELAY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +114,9 @@ class MqttDestination(ConnectionListener):
         self._lost: asyncio.Future[Problem] | None = None
         self._down_since: float | None = None
         self._was_up = False
+        self._backoff = Backoff()
+        self._short_sessions = 0
+        self._disputed = False
         self._reported: set[Problem] = set()
         self._measured = (asyncio.get_running_loop().time(), 0, 0.0, 0)
 
@@ -145,7 +145,10 @@ class MqttDestination(ConnectionListener):
     def publish_retained(self, topic: str, payload: bytes) -> None:
         """Publish a retained message, if the broker is there; an empty one clears."""
         if self.connection is not None:
-            self.connection.publish(topic, payload, retain=True)
+            try:
+                self.connection.publish(topic, payload, retain=True)
+            except ValueError:
+                self.report(Problem.REJECTED)
 
     def report(self, problem: Problem) -> None:
         """Log a failed publish once per kind; the counters tell how often."""
@@ -222,27 +225,21 @@ class MqttDestination(ConnectionListener):
 
     async def async_run(self) -> None:
         """Keep the connection up until cancelled."""
-        backoff = Backoff()
-        short_sessions = 0
         while True:
             try:
-                connection = await self._async_connect()
-            except ConnectError as err:
-                self._set_down(err.problem)
-            else:
-                lived, problem = await self._async_session(connection)
-                if problem is Problem.CONNECTION_LOST and lived < SHORT_SESSION:
-                    short_sessions += 1
-                    if short_sessions >= SHORT_SESSIONS:
-                        problem = Problem.CLIENT_ID_TAKEN
-                else:
-                    short_sessions = 0
+                problem = await self._async_connect_and_send()
                 self._set_down(problem)
-                if problem is Problem.CLIENT_ID_TAKEN:
-                    backoff.slow_down()
-                elif lived >= SHORT_SESSION:
-                    backoff.reset()
-            await asyncio.sleep(backoff.next())
+                self._on_problem(self, problem)
+                self._on_change(self)
+            except Exception:
+                _LOGGER.exception("Unexpected error with %s", self.title)
+                if self.connection is not None:
+                    self.connection.abort()
+                self._set_down(Problem.CANNOT_CONNECT)
+            # Two clients with one ID would throw each other out at every try.
+            await asyncio.sleep(
+                LONGEST_DELAY if self._disputed else self._backoff.next()
+            )
 
     async def async_stop(self, goodbye: Callable[[MqttDestination], None]) -> None:
         """Send what waits, then let `goodbye` publish its last words, and disconnect.
@@ -250,12 +247,35 @@ class MqttDestination(ConnectionListener):
         The caller has cancelled `async_run`, and no advertisement comes any more.
         """
         if (connection := self.connection) is not None:
-            await self.outbox.async_drain(DISCONNECT_TIMEOUT)
-            goodbye(self)
-            self.connection = None
-            await connection.async_close()
+            deadline = asyncio.get_running_loop().time() + DISCONNECT_TIMEOUT
+            await self.outbox.async_drain(DISCONNECT_TIMEOUT / 2)
+            try:
+                goodbye(self)
+            finally:
+                self.connection = None
+                await connection.async_close(
+                    deadline - asyncio.get_running_loop().time()
+                )
         self.outbox.close()
         self.outbox.give_up()
+
+    async def _async_connect_and_send(self) -> Problem:
+        """Connect and send until the connection is lost; return what was wrong."""
+        try:
+            connection = await self._async_connect()
+        except ConnectError as err:
+            return err.problem
+        lived, problem = await self._async_session(connection)
+        if lived >= SHORT_SESSION:
+            self._backoff.reset()
+        if problem is Problem.CONNECTION_LOST and lived < SHORT_SESSION:
+            self._short_sessions += 1
+            if self._short_sessions >= SHORT_SESSIONS:
+                problem = Problem.CLIENT_ID_TAKEN
+        else:
+            self._short_sessions = 0
+        self._disputed |= problem is Problem.CLIENT_ID_TAKEN
+        return problem
 
     async def _async_connect(self) -> MqttConnection:
         """Make a connection; raises ConnectError."""
@@ -270,7 +290,7 @@ class MqttDestination(ConnectionListener):
         began = loop.time()
         self._lost = loop.create_future()
         self._set_up(connection)
-        undisputed = loop.call_later(UNDISPUTED, self._on_problem, self, None)
+        undisputed = loop.call_later(UNDISPUTED, self._recover)
         try:
             problem = await self._lost
         finally:
@@ -284,22 +304,23 @@ class MqttDestination(ConnectionListener):
         connection.listener = self
         self.reconnects += self._was_up
         self._was_up = True
+        _LOGGER.debug("Connected to %s with MQTT %s", self.title, connection.protocol)
+        if not self._disputed:
+            self._recover()
+        self.outbox.open(connection)
+        self._on_change(self)
+
+    def _recover(self) -> None:
+        """Take note that all is well again."""
+        self._disputed = False
         if self._down_since is not None:
             away = asyncio.get_running_loop().time() - self._down_since
             self._down_since = None
             _LOGGER.info("Connected to %s after %.0f seconds", self.title, away)
-        else:
-            _LOGGER.debug(
-                "Connected to %s with MQTT %s", self.title, connection.protocol
-            )
-        if self.last_error is not Problem.CLIENT_ID_TAKEN:
-            self._on_problem(self, None)
-        self.outbox.open(connection)
-        self._on_change(self)
+        self._on_problem(self, None)
 
     def _set_down(self, problem: Problem) -> None:
         """Take note that there is no connection."""
-        was_connected = self.connection is not None
         self.connection = None
         self.outbox.close()
         if self._down_since is None:
@@ -310,12 +331,8 @@ class MqttDestination(ConnectionListener):
                 self.title,
                 problem,
             )
-        changed = self.last_error is not problem
         self.last_error = problem
         self.recent_errors.append((time.monotonic(), problem))
-        if changed or was_connected:
-            self._on_problem(self, problem)
-            self._on_change(self)
 
     @override
     def on_written(self, mid: int) -> None:

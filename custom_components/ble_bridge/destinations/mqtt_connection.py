@@ -15,6 +15,7 @@ import secrets
 import socket
 import ssl
 import tempfile
+import threading
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from paho.mqtt.client import Client, MQTTMessageInfo, WebsocketConnectionError
@@ -35,7 +36,9 @@ DISCONNECT_TIMEOUT: Final = 0.25
 MAX_INFLIGHT: Final = 100
 _MISC_INTERVAL: Final = 1.0
 
-_SESSION_TAKEN_OVER: Final = 0x8E
+# Of the connect timeout, what a host has to accept TCP: the rest is for what runs there.
+_TCP_SHARE: Final = 0.8
+
 # CONNACK reason codes (MQTT 5, 3.2.2.2); paho gives those of 3.1.1 as these.
 _REFUSALS: Final = {
     0x84: Problem.PROTOCOL_UNSUPPORTED,
@@ -47,6 +50,15 @@ _REFUSALS: Final = {
     0x8C: Problem.INVALID_AUTH,
     0x97: Problem.SERVER_UNAVAILABLE,
     0x9F: Problem.SERVER_UNAVAILABLE,
+}
+# Why a connection ended: reason codes of DISCONNECT (MQTT 5, 3.14.2.1), the broker's or
+# paho's own; any other one from the broker says that we did what it does not allow.
+_ENDINGS: Final = {
+    0x00: Problem.CONNECTION_LOST,
+    0x8B: Problem.CONNECTION_LOST,
+    0x8D: Problem.NO_ANSWER,
+    0x8E: Problem.CLIENT_ID_TAKEN,
+    0x98: Problem.CONNECTION_LOST,
 }
 
 
@@ -135,9 +147,12 @@ class MqttConnection:
 
     # --- opening ------------------------------------------------------------------------
 
-    async def async_open(self, patience: float) -> None:
+    async def async_open(self) -> None:
         """Wait for the broker's answer to CONNECT; raises ConnectError."""
         client = self._client
+        if type(self._sock) in (socket.socket, ssl.SSLSocket):
+            # Batches are gathered here; Nagle's algorithm would hold them up again.
+            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_publish = self._on_publish
@@ -146,20 +161,17 @@ class MqttConnection:
         client.on_socket_unregister_write = self._on_unregister_write
         self._loop.add_reader(self._sock, self._on_readable)
         if client.want_write():
-            self._loop.add_writer(self._sock, client.loop_write)
+            self._loop.add_writer(self._sock, self._on_writable)
         self._misc = self._loop.call_later(_MISC_INTERVAL, self._on_misc)
         try:
-            async with asyncio.timeout(patience):
-                reason = await self._connack
-        except TimeoutError as err:
-            self.abort()
-            raise ConnectError(Problem.NO_ANSWER) from err
+            reason = await self._connack
+            if reason.is_failure:
+                raise ConnectError(_REFUSALS.get(reason.value, Problem.REFUSED))
+            if self._closed.is_set():  # In the same breath
+                raise ConnectError(Problem.CONNECTION_LOST)
         except BaseException:
             self.abort()
             raise
-        if reason.is_failure:
-            self.abort()
-            raise ConnectError(_REFUSALS.get(reason.value, Problem.REFUSED))
 
     # --- messages -----------------------------------------------------------------------
 
@@ -200,8 +212,11 @@ class MqttConnection:
     ) -> int:
         """Publish one message through paho; return its message ID.
 
-        Raises ValueError for a topic or payload that MQTT cannot carry.
+        Raises ValueError for a topic or payload that MQTT, or this broker, cannot carry.
         """
+        limit = self.maximum_packet_size
+        if limit is not None and len(topic.encode()) + len(payload) + 10 > limit:
+            raise ValueError("The packet is larger than the broker takes")
         info = self._client.publish(
             topic, payload, qos=min(qos, self.maximum_qos), retain=retain
         )
@@ -209,15 +224,15 @@ class MqttConnection:
 
     # --- closing ------------------------------------------------------------------------
 
-    async def async_close(self) -> None:
-        """Say goodbye, so that the broker drops the will, within the disconnect timeout.
+    async def async_close(self, patience: float = DISCONNECT_TIMEOUT) -> None:
+        """Say goodbye, so that the broker drops the will, within our patience (s).
 
         What was handed over before is written first.
         """
         self._closing = True
         self._client.disconnect()
         try:
-            async with asyncio.timeout(DISCONNECT_TIMEOUT):
+            async with asyncio.timeout(patience):
                 await self._closed.wait()
         except TimeoutError:
             self.abort()
@@ -239,13 +254,35 @@ class MqttConnection:
             self._misc = None
         self._closed.set()
 
+    def _end(self, problem: Problem) -> None:
+        """Tell that the connection ended without our doing."""
+        if not self._connack.done():
+            self._connack.set_exception(ConnectError(problem))
+        elif self.listener is not None and not self._closing:
+            self.listener.on_lost(problem)
+
     # --- paho's callbacks, all in the event loop ----------------------------------------
+
+    def _drive(self, step: Callable[[], MQTTErrorCode]) -> MQTTErrorCode:
+        """Let paho do a step; an answer that it cannot cope with ends the connection."""
+        try:
+            return step()
+        except Exception:
+            if opened := self._connack.done():
+                _LOGGER.exception("A packet of the broker could not be understood")
+            self._end(Problem.CONNECTION_LOST if opened else Problem.NOT_MQTT)
+            self.abort()
+            return MQTTErrorCode.MQTT_ERR_PROTOCOL
+
+    def _on_writable(self) -> None:
+        """Write what waits."""
+        self._drive(self._client.loop_write)
 
     def _on_readable(self) -> None:
         """Read what came; find out what answers while that is not clear."""
         if not self._connack.done():
             self._peek()
-        while self._client.loop_read() == MQTTErrorCode.MQTT_ERR_SUCCESS:
+        while self._drive(self._client.loop_read) == MQTTErrorCode.MQTT_ERR_SUCCESS:
             # What TLS or a websocket has read ahead does not make the socket readable.
             if not (pending := getattr(self._sock, "pending", None)) or not pending():
                 break
@@ -261,7 +298,7 @@ class MqttConnection:
     def _on_misc(self) -> None:
         """Let paho see to the keepalive."""
         self._misc = self._loop.call_later(_MISC_INTERVAL, self._on_misc)
-        self._client.loop_misc()
+        self._drive(self._client.loop_misc)
 
     def _on_connect(
         self,
@@ -288,19 +325,20 @@ class MqttConnection:
             # A CONNACK that paho could not read is the refusal of a version by a broker
             # that speaks another; anything else was not MQTT.
             understood = self._heard[:1] == b"\x20"
-            self._connack.set_exception(
-                ConnectError(
-                    Problem.PROTOCOL_UNSUPPORTED if understood else Problem.NOT_MQTT
-                )
-            )
-        elif self.listener is not None and not self._closing:
-            taken = (
-                flags.is_disconnect_packet_from_server
-                and reason.value == _SESSION_TAKEN_OVER
-            )
-            self.listener.on_lost(
-                Problem.CLIENT_ID_TAKEN if taken else Problem.CONNECTION_LOST
-            )
+            self._end(Problem.PROTOCOL_UNSUPPORTED if understood else Problem.NOT_MQTT)
+        elif flags.is_disconnect_packet_from_server:
+            self._end(_ENDINGS.get(self._told_reason(reason), Problem.REFUSED))
+        else:
+            self._end(_ENDINGS.get(reason.value, Problem.CONNECTION_LOST))
+
+    def _told_reason(self, reason: ReasonCode) -> int:
+        """Return the reason code of the broker's DISCONNECT.
+
+        paho 2.1 overlooks one that stands without properties and takes it for a normal end;
+        its private buffer still has it.
+        """
+        packet: bytes = getattr(self._client, "_in_packet", {}).get("packet", b"")
+        return packet[0] if packet else int(reason.value)
 
     def _on_publish(
         self, _client: Client, _data: Any, mid: int, reason: ReasonCode, _props: Any
@@ -316,8 +354,8 @@ class MqttConnection:
     def _on_socket_close(self, _client: Client, _data: Any, sock: Any) -> None:
         self._release(sock)
 
-    def _on_register_write(self, client: Client, _data: Any, sock: Any) -> None:
-        self._loop.add_writer(sock, client.loop_write)
+    def _on_register_write(self, _client: Client, _data: Any, sock: Any) -> None:
+        self._loop.add_writer(sock, self._on_writable)
 
     def _on_unregister_write(self, _client: Client, _data: Any, sock: Any) -> None:
         if sock.fileno() > -1:
@@ -338,6 +376,7 @@ class MqttConnector:
         self._will = will
         self._timeout = connect_timeout
         self._protocol = settings.protocol
+        self._opening: asyncio.Future[Client] | None = None
 
     async def async_connect(self) -> MqttConnection:
         """Return an open connection; raises ConnectError.
@@ -358,21 +397,41 @@ class MqttConnector:
 
     async def _async_connect(self, protocol: MqttProtocol) -> MqttConnection:
         """Open the socket in the executor, then wait for the answer in the loop."""
-        loop = asyncio.get_running_loop()
-        opening = loop.run_in_executor(None, self._open, protocol)
         try:
-            client = await asyncio.shield(opening)
-        except asyncio.CancelledError:
-            opening.add_done_callback(_close_unwanted)
-            raise
-        sock = client.socket()
-        if sock is None:
-            raise ConnectError(Problem.CANNOT_CONNECT)
-        connection = MqttConnection(client, cast(socket.socket, sock), protocol)
-        await connection.async_open(self._timeout)
+            async with asyncio.timeout(self._timeout):
+                client = await self._async_open_socket(protocol)
+                if (sock := client.socket()) is None:
+                    raise ConnectError(Problem.CANNOT_CONNECT)
+                if self.settings.websocket_path is not None:
+                    _make_websocket_wait(sock)
+                connection = MqttConnection(client, cast(socket.socket, sock), protocol)
+                await connection.async_open()
+        except TimeoutError as err:
+            raise ConnectError(Problem.NO_ANSWER) from err
         return connection
 
-    def _open(self, protocol: MqttProtocol) -> Client:
+    async def _async_open_socket(self, protocol: MqttProtocol) -> Client:
+        """Open the socket in the executor.
+
+        What blocks there (a name server, a handshake that is not answered) cannot be
+        stopped, and may take longer than we wait. So it takes one thread and no more, and
+        says nothing to the broker when it is done.
+        """
+        if self._opening is not None:
+            await asyncio.wait([self._opening])
+        unwanted = threading.Event()
+        self._opening = opening = asyncio.get_running_loop().run_in_executor(
+            None, self._open, protocol, unwanted
+        )
+        try:
+            await asyncio.wait([opening])
+        except asyncio.CancelledError:
+            unwanted.set()
+            opening.add_done_callback(_close_unwanted)
+            raise
+        return opening.result()
+
+    def _open(self, protocol: MqttProtocol, unwanted: threading.Event) -> Client:
         """Resolve, connect, shake hands and send CONNECT; blocks, raises ConnectError."""
         settings = self.settings
         version_5 = protocol is MqttProtocol.V5
@@ -388,7 +447,7 @@ class MqttConnector:
             transport="tcp" if settings.websocket_path is None else "websockets",
             reconnect_on_failure=False,
         )
-        client.connect_timeout = self._timeout
+        client.connect_timeout = self._timeout * _TCP_SHARE
         client.max_inflight_messages_set(0)  # Ours to limit
         if settings.username:
             client.username_pw_set(settings.username, settings.password)
@@ -396,6 +455,13 @@ class MqttConnector:
             client.ws_set_options(settings.websocket_path, settings.websocket_headers)
         if self._will is not None:
             client.will_set(self._will.topic, self._will.payload, retain=True)
+
+        def on_socket_open(_client: Client, _data: Any, sock: Any) -> None:
+            if unwanted.is_set():
+                sock.close()
+                raise ConnectionAbortedError
+
+        client.on_socket_open = on_socket_open
         properties = None
         if version_5 and not settings.clean_session:
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
@@ -423,10 +489,28 @@ class MqttConnector:
         except WebsocketConnectionError as err:
             raise ConnectError(Problem.NOT_MQTT) from err
         except TimeoutError as err:
-            raise ConnectError(Problem.NO_ANSWER) from err
+            handshake = settings.tls or settings.websocket_path is not None
+            raise ConnectError(
+                Problem.NO_ANSWER if handshake else Problem.CANNOT_CONNECT
+            ) from err
         except (OSError, ValueError) as err:
             raise ConnectError(Problem.CANNOT_CONNECT) from err
         return client
+
+
+def _make_websocket_wait(sock: Any) -> None:
+    """Have paho's websocket say so when it could not write a whole frame.
+
+    It returns 0 then, upon which paho 2.1 drops the packet and its stream is broken.
+    """
+    send: Callable[[bytes], int] = sock.send
+
+    def send_frame(data: bytes) -> int:
+        if not (written := send(data)):
+            raise BlockingIOError
+        return written
+
+    sock.send = send_frame
 
 
 def _tls_context(settings: MqttSettings) -> ssl.SSLContext:

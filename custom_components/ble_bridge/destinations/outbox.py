@@ -58,6 +58,8 @@ class Outbox:
         self.latency_count = 0
         self._loop = loop
         self._qos = qos
+        self._at_most_once = qos == 0
+        self._batching = False
         self._report = report
         self._connection: MqttConnection | None = None
         self._waiting: deque[Message] = deque()
@@ -92,6 +94,8 @@ class Outbox:
     def open(self, connection: MqttConnection) -> None:
         """Send over a connection, beginning with what an earlier one left unanswered."""
         self._connection = connection
+        self._at_most_once = min(self._qos, connection.maximum_qos) == 0
+        self._batching = self._at_most_once and connection.can_batch
         self._waiting.extendleft(reversed(self._inflight.values()))
         self._waiting_bytes += sum(
             len(message[1]) for message in self._inflight.values()
@@ -104,9 +108,11 @@ class Outbox:
         """Stop sending: what was not sent is dropped and counted.
 
         What waits for an acknowledgement may have arrived; it is sent again over the next
-        connection (QoS 1 is at least once).
+        connection (QoS 1 is at least once, and QoS 0 at most once).
         """
         self._connection = None
+        if self._at_most_once:
+            self.give_up()
         if self._flushing is not None:
             self._flushing.cancel()
             self._flushing = None
@@ -115,6 +121,7 @@ class Outbox:
         self._under_way = []
         self._waiting.clear()
         self._waiting_bytes = 0
+        self._tell_drained()
 
     def give_up(self) -> None:
         """Drop what waits for an acknowledgement too: there will be no next connection."""
@@ -140,7 +147,7 @@ class Outbox:
         self._flushed = self._loop.time()
         if self._connection is None:
             return
-        if self._qos == 0 and self._connection.can_batch:
+        if self._batching:
             self._flush_batch(self._connection)
         else:
             self._flush_singly(self._connection)
@@ -157,8 +164,7 @@ class Outbox:
     def on_refused(self, mid: int) -> None:
         """Take note that the broker refused a message."""
         if message := self._inflight.pop(mid, None):
-            message[0].tally.failed += 1
-            self._report(Problem.REJECTED)
+            self._fail(message[0])
         self._go_on()
 
     def _go_on(self) -> None:
@@ -166,9 +172,12 @@ class Outbox:
         if self._waiting:
             if self._flushing is None:
                 self._schedule()
-        elif (
-            self._drained is not None and not self.waiting and not self._drained.done()
-        ):
+        elif not self.waiting:
+            self._tell_drained()
+
+    def _tell_drained(self) -> None:
+        """Tell who waits for it that there is nothing more to send."""
+        if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
 
     def _schedule(self) -> None:
@@ -193,19 +202,16 @@ class Outbox:
             self._waiting_bytes -= len(payload)
             head = route.head
             remaining = len(head) + len(middle) + len(payload)
-            if limit is not None and remaining + 5 > limit:
-                route.tally.failed += 1
-                self._report(Problem.REJECTED)
-                continue
-            batch.append(message)
-            pieces += (
+            header = (
                 _FIXED_HEADERS[remaining]
                 if remaining < 4096
-                else _fixed_header(remaining),
-                head,
-                middle,
-                payload,
+                else _fixed_header(remaining)
             )
+            if limit is not None and remaining + len(header) > limit:
+                self._fail(route)
+                continue
+            batch.append(message)
+            pieces += (header, head, middle, payload)
         if batch:
             data = b"".join(pieces)
             if (mid := connection.write(data)) is None:
@@ -222,17 +228,25 @@ class Outbox:
     def _flush_singly(self, connection: MqttConnection) -> None:
         """Publish what waits through paho, up to what may be unacknowledged at once."""
         waiting = self._waiting
-        limit = connection.maximum_packet_size
         while waiting and len(self._inflight) < connection.receive_maximum:
             message = waiting.popleft()
             route, payload, _ = message
             self._waiting_bytes -= len(payload)
-            if limit is not None and len(route.head) + len(payload) + 8 > limit:
-                route.tally.failed += 1
-                self._report(Problem.REJECTED)
-                continue
-            mid = connection.publish(route.head[2:].decode(), payload, qos=self._qos)
-            self._inflight[mid] = message
+            try:
+                mid = connection.publish(
+                    route.head[2:].decode(), payload, qos=self._qos
+                )
+            except ValueError:
+                self._fail(route)
+            else:
+                self._inflight[mid] = message
+        if not self.waiting:
+            self._tell_drained()
+
+    def _fail(self, route: Route) -> None:
+        """Count a message that the broker would not, or did not, accept."""
+        route.tally.failed += 1
+        self._report(Problem.REJECTED)
 
     def _count(self, message: Message, size: int) -> None:
         """Count one message as sent."""

@@ -6,10 +6,14 @@ from typing import Final
 MAX_PART: Final = 128
 MAX_BASE: Final = 200
 
-# Levels and wildcards of MQTT, control characters (MQTT 5, 1.5.4), what UTF-8 cannot say,
-# and what some brokers refuse in a topic or cannot show.
+# Levels and wildcards of MQTT, blanks, and what cannot be seen; then what MQTT 5 (1.5.4)
+# and brokers forbid: control characters, surrogates, and the 66 code points that Unicode
+# keeps from being characters, for which Mosquitto ends the connection.
 _UNSAFE: Final = re.compile(
-    r"[/+#\s\x00-\x1f\x7f-\x9f\ud800-\udfff\ufeff\ufffe\uffff\u200b-\u200f\u2028-\u202e]"
+    r"[/+#\s\xad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e0fff"
+    r"\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef"
+    + "".join(rf"\U{plane:04x}fffe\U{plane:04x}ffff" for plane in range(17))
+    + "]"
 )
 
 

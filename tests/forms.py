@@ -1,0 +1,164 @@
+"""What the tests of forms share: what is entered, and brokers that do not do well."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+ADVANCED = {
+    "topic_base": "ble",
+    "tls": False,
+    "qos": "0",
+    "protocol": "auto",
+    "keepalive": 60,
+    "clean_session": True,
+}
+
+# What a broker answers to CONNECT; nothing hangs up, and None stays silent.
+type Answer = Callable[[bytes], bytes | None]
+
+
+def destination_form(port: float, **changes: Any) -> dict[str, Any]:
+    """Return the form of a destination; changes go to the section they belong to."""
+    advanced = {key: changes.pop(key) for key in [*changes] if key in ADVANCED}
+    if "client_id" in changes:
+        advanced["client_id"] = changes.pop("client_id")
+    return {
+        "host": "127.0.0.1",
+        "port": port,
+        **changes,
+        "advanced": {**ADVANCED, **advanced},
+    }
+
+
+def bridge_form(port: float, **changes: Any) -> dict[str, Any]:
+    """Return the form that sets up the bridge."""
+    return {
+        "name": changes.pop("name", "Attic"),
+        "bridge_id": changes.pop("bridge_id", "attic"),
+        **destination_form(port, **changes),
+    }
+
+
+def version(connect: bytes) -> int:
+    """Return the protocol version in a CONNECT packet: 4 is 3.1.1."""
+    return connect[connect.index(b"MQTT") + 4]
+
+
+def connack(code: int) -> Answer:
+    """Return the answer with a return code (3.1.1) or a reason code (5)."""
+    return lambda connect: (
+        bytes((0x20, 3, 0, code, 0))
+        if version(connect) == 5
+        else bytes((0x20, 2, 0, code))
+    )
+
+
+@asynccontextmanager
+async def answering(answer: Answer) -> AsyncIterator[int]:
+    """Listen on a port, and answer each connection in one way."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if received := await reader.read(4096):
+            answered = answer(received)
+            if answered:
+                writer.write(answered)
+            accepted = answered is not None and answered[2:4] == b"\0\0"
+            if accepted or answered is None:
+                await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port: int = server.sockets[0].getsockname()[1]
+    try:
+        yield port
+    finally:
+        server.close()
+        server.close_clients()
+        await server.wait_closed()
+
+
+@asynccontextmanager
+async def websockets(
+    broker_port: int, path: str, headers: Mapping[str, str]
+) -> AsyncIterator[int]:
+    """Offer a broker on websockets to those who know the path and send the headers."""
+
+    async def serve(request: web.Request) -> web.StreamResponse:
+        if request.path != path or not headers.items() <= request.headers.items():
+            return web.Response(status=404)
+        socket = web.WebSocketResponse(protocols=["mqtt"])
+        await socket.prepare(request)
+        reader, writer = await asyncio.open_connection("127.0.0.1", broker_port)
+
+        async def answer() -> None:
+            while received := await reader.read(4096):
+                await socket.send_bytes(received)
+            await socket.close()
+
+        answering = asyncio.create_task(answer())
+        async for message in socket:
+            writer.write(message.data)
+        writer.close()
+        await answering
+        return socket
+
+    application = web.Application()
+    application.router.add_get("/{path:.*}", serve)
+    async with TestServer(application, host="127.0.0.1") as server:
+        assert server.port is not None
+        yield server.port
+
+
+class Certificate(NamedTuple):
+    """A certificate that signs itself, and its key, in files (PEM)."""
+
+    path: Path
+    key: Path
+
+
+def make_certificate(
+    directory: Path, host: str = "127.0.0.1", *, expired: bool = False
+) -> Certificate:
+    """Make a certificate for a host."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
+    now = datetime.now(UTC)
+    try:
+        alternative: x509.GeneralName = x509.IPAddress(ip_address(host))
+    except ValueError:
+        alternative = x509.DNSName(host)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=2))
+        .not_valid_after(now + timedelta(days=-1 if expired else 1))
+        .add_extension(x509.SubjectAlternativeName([alternative]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    made = Certificate(
+        directory / f"{host}-{expired}.pem", directory / f"{host}-{expired}.key"
+    )
+    made.path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    made.key.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return made

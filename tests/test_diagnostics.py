@@ -1,0 +1,160 @@
+"""Diagnostics and system health."""
+
+from collections.abc import Callable
+import json
+from typing import Any
+
+from homeassistant.core import HomeAssistant
+from homeassistant.setup import async_setup_component
+import pytest
+from pytest_homeassistant_custom_component.common import get_system_health_info
+from pytest_homeassistant_custom_component.typing import ClientSessionGenerator
+
+from custom_components.ble_bridge.const import DOMAIN
+from scripts.simulation.broker import Mosquitto
+from scripts.simulation.subscriber import Subscriber
+
+from .conftest import ADDRESS, SimulatedScanner, destination_data
+from .destinations.faults import Diagnose, arrived, diagnose_with, stream
+
+type Setup = Callable[..., Any]
+
+
+@pytest.fixture(name="diagnose")
+def diagnose_fixture(
+    hass: HomeAssistant, hass_client: ClientSessionGenerator
+) -> Diagnose:
+    """Return what downloads the diagnostics."""
+    return diagnose_with(hass, hass_client)
+
+
+async def test_no_secret_and_no_address(
+    hass: HomeAssistant,
+    add_scanner: Callable[..., SimulatedScanner],
+    setup: Setup,
+    diagnose: Diagnose,
+) -> None:
+    """What a user posts in public names no machine, no person and no device."""
+    scanner = add_scanner()
+    nameless = add_scanner("AA:BB:CC:DD:EE:FF", "AA:BB:CC:DD:EE:FF")
+    async with Mosquitto(users={"someone": "top-secret"}) as broker:
+        entry = await setup(
+            destination_data(
+                broker.port,
+                username="someone",
+                password="top-secret",
+                client_id="our-client",
+            ),
+            options={
+                "deny": {"addresses": ["C0:FF:EE:00:00:01"], "names": ["Grandma*"]},
+                "scanner_ids": {"AA:BB:CC:00:00:01": "cellar"},
+                "excluded_scanners": ["AA:BB:CC:00:00:02"],
+                "minimum_rssi": -90,
+            },
+        )
+        scanner.hear(name="Grandma's watch")
+        nameless.hear()
+        await broker.stop()
+        text = json.dumps(await diagnose(entry)).lower()
+        await hass.config_entries.async_unload(entry.entry_id)
+    for secret in (
+        "127.0.0.1",
+        "someone",
+        "top-secret",
+        "our-client",
+        ADDRESS,
+        "C0:FF:EE:00:00:01",
+        "Grandma",
+        "AA:00:00:00:00:01",
+        "AA:BB:CC:DD:EE:FF",
+        "aa-bb-cc-dd-ee-ff",
+        "AA:BB:CC:00:00:01",
+        "AA:BB:CC:00:00:02",
+    ):
+        assert secret.lower() not in text
+    assert '"minimum_rssi": -90' in text
+    assert "living-room-proxy" in text
+
+
+async def test_counters_add_up(
+    hass: HomeAssistant,
+    broker: Mosquitto,
+    subscriber: Subscriber,
+    add_scanner: Callable[..., SimulatedScanner],
+    setup: Setup,
+    diagnose: Diagnose,
+) -> None:
+    """Each advertisement is accounted for, in total and for each scanner."""
+    one = add_scanner()
+    two = add_scanner("AA:00:00:00:00:02", "Attic proxy")
+    left_out = add_scanner("AA:00:00:00:00:03", "Garage proxy")
+    entry = await setup(
+        destination_data(broker.port),
+        options={
+            "excluded_scanners": ["AA:00:00:00:00:03"],
+            "deny": {"addresses": ["C0:00:00:00:00:05"]},
+            "minimum_rssi": -80,
+        },
+    )
+    await stream(one, 0, 30)
+    await stream(two, 30, 10)
+    await stream(left_out, 100, 5)
+    one.hear(address="C0:00:00:00:00:05")
+    one.hear(rssi=-95)
+    # In the same turn of the loop, some of it must still wait.
+    diagnostics = await diagnose(entry)
+    await subscriber.wait_for(lambda s: len(arrived(s)) == 40)
+    diagnostics = await diagnose(entry)
+    [destination] = diagnostics["destinations"]
+    assert destination["counters"] == {
+        "received": 47,
+        "filtered": 7,
+        "sent": 40,
+        "dropped": 0,
+        "away": 0,
+        "overflow": 0,
+        "failed": 0,
+        "waiting": 0,
+    }
+    assert destination["scanners"]["attic-proxy"]["sent"] == 10
+    assert destination["connected"]
+    assert destination["protocol"] == "5"
+    assert destination["last_error"] is None
+    assert destination["bytes_sent"] > 40 * 200
+    scanners = {
+        scanner.pop("scanner_id"): scanner for scanner in diagnostics["scanners"]
+    }
+    assert scanners["garage-proxy"] == {
+        "online": True,
+        "excluded": True,
+        "devices": 1,
+        "received": 5,
+        "filtered": 5,
+    }
+    assert diagnostics["feed"]["received"] == 47
+    assert diagnostics["feed"]["addresses"] == 2
+
+
+async def test_system_health(
+    hass: HomeAssistant,
+    broker: Mosquitto,
+    subscriber: Subscriber,
+    scanner: SimulatedScanner,
+    setup: Setup,
+) -> None:
+    """A few lines tell whether all is well."""
+    assert await async_setup_component(hass, "system_health", {})
+    entry = await setup(destination_data(broker.port))
+    await hass.async_block_till_done()
+    await stream(scanner, 0, 5)
+    await subscriber.wait_for(lambda s: len(arrived(s)) == 5)
+    assert await get_system_health_info(hass, DOMAIN) == {
+        "scanners": 2,
+        "devices": 1,
+        "advertisement_rate": 0,
+        "destinations_connected": "1/1",
+        "messages": 5,
+        "dropped": 0,
+    }
+    await hass.config_entries.async_unload(entry.entry_id)
+    assert await get_system_health_info(hass, DOMAIN) == {"loaded": False}
