@@ -7,15 +7,22 @@ import logging
 import time
 from typing import Any, Final
 
-from homeassistant.config_entries import ConfigEntry, ConfigSubentry
+from homeassistant.config_entries import (
+    SIGNAL_CONFIG_ENTRY_CHANGED,
+    ConfigEntry,
+    ConfigEntryChange,
+    ConfigSubentry,
+)
 from homeassistant.core import CALLBACK_TYPE, HomeAssistant, callback
 from homeassistant.helpers import device_registry as dr
+from homeassistant.helpers.dispatcher import async_dispatcher_connect
 from homeassistant.helpers.event import async_track_time_interval
 
 from . import repairs
 from .const import (
     CONF_ALLOW,
     CONF_BRIDGE_ID,
+    CONF_BROKER,
     CONF_DENY,
     CONF_EXCLUDED_SCANNERS,
     CONF_MINIMUM_RSSI,
@@ -26,6 +33,7 @@ from .const import (
     HEARTBEAT_INTERVAL,
     STATISTICS_INTERVAL,
     SUBENTRY_DESTINATION,
+    Broker,
 )
 from .destinations.errors import ConnectError, Problem
 from .destinations.mqtt import MqttDestination
@@ -35,7 +43,7 @@ from .filters import DeviceList, Filter
 from .layouts.raw import Heartbeat, RawLayout, bridge_topic, scanner_topic
 from .records import Advertisement, Scanner, Sighting
 from .scanners import BridgeStore, Scanners
-from .settings import mqtt_settings, place
+from .settings import MQTT_DOMAIN, home_assistant_broker, mqtt_settings, place
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -58,6 +66,9 @@ class Bridge:
         self.entry = entry
         self.bridge_id: str = entry.data[CONF_BRIDGE_ID]
         self.store = store
+        retained = store.data["retained"]
+        for subentry_id in retained.keys() - entry.subentries.keys():
+            del retained[subentry_id]
         self.device_id = (
             dr.async_get(hass)
             .async_get_or_create(
@@ -91,6 +102,7 @@ class Bridge:
             subentry_id: place(entry.subentries[subentry_id].data)
             for subentry_id in self.destinations
         }
+        self._borrowed = self._borrow()
         self._forgotten: set[MqttDestination] = set()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._timers: list[CALLBACK_TYPE] = []
@@ -121,6 +133,11 @@ class Bridge:
                     cancel_on_shutdown=True,
                 )
             )
+        self._timers.append(
+            async_dispatcher_connect(
+                self.hass, SIGNAL_CONFIG_ENTRY_CHANGED, self._on_entry_changed
+            )
+        )
         self.scanners.refresh()
         self.feed.start()
 
@@ -141,6 +158,23 @@ class Bridge:
         await self.store.async_save()
 
     @callback
+    def _on_entry_changed(
+        self, _change: ConfigEntryChange, entry: ConfigEntry[Any]
+    ) -> None:
+        """Follow what the user changes in the MQTT integration that we borrow from."""
+        if entry.domain == MQTT_DOMAIN and self._borrowed != self._borrow():
+            self.hass.config_entries.async_schedule_reload(self.entry.entry_id)
+
+    def _borrow(self) -> Mapping[str, Any] | None:
+        """Return the settings of Home Assistant's broker, if a destination uses it."""
+        if any(
+            subentry.data[CONF_BROKER] == Broker.HOME_ASSISTANT
+            for subentry in self.entry.subentries.values()
+        ):
+            return home_assistant_broker(self.hass)
+        return None
+
+    @callback
     def forget_moved(self) -> None:
         """Clear what a broker keeps for a destination that is removed or goes elsewhere."""
         for subentry_id, destination in self.destinations.items():
@@ -151,6 +185,8 @@ class Bridge:
             ):
                 continue
             self._forgotten.add(destination)
+            if destination.connection is None:
+                continue  # Cleared at the next connection, if there is one
             for topic in self.store.data["retained"].pop(subentry_id, ()):
                 destination.publish_retained(topic, b"")
             self.store.save()

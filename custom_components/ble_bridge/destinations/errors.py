@@ -26,6 +26,7 @@ class Problem(StrEnum):
     CONNECTION_LOST = "connection_lost"
     REJECTED = "rejected"
     INVALID_DATA = "invalid_data"
+    UNEXPECTED = "unexpected"
 
 
 class ConnectError(Exception):

@@ -135,7 +135,7 @@ class MqttDestination(ConnectionListener):
             return
         try:
             payload = self._raw.payload(sighting, advertisement)
-        except TypeError, ValueError, AttributeError:
+        except ValueError:
             # Not what the stack promises; a packet is not worth more than its count.
             route.tally.failed += 1
             self.report(Problem.INVALID_DATA)
@@ -235,7 +235,7 @@ class MqttDestination(ConnectionListener):
                 _LOGGER.exception("Unexpected error with %s", self.title)
                 if self.connection is not None:
                     self.connection.abort()
-                self._set_down(Problem.CANNOT_CONNECT)
+                self._set_down(Problem.UNEXPECTED)
             # Two clients with one ID would throw each other out at every try.
             await asyncio.sleep(
                 LONGEST_DELAY if self._disputed else self._backoff.next()

@@ -7,6 +7,7 @@ and they run in the loop's executor.
 
 import asyncio
 from collections.abc import Callable
+import contextlib
 from dataclasses import dataclass, field
 from enum import StrEnum
 import logging
@@ -36,6 +37,12 @@ DISCONNECT_TIMEOUT: Final = 0.25
 MAX_INFLIGHT: Final = 100
 _MISC_INTERVAL: Final = 1.0
 
+# How an old broker answers version 5: it refuses, hangs up, or does not know what to say.
+_NO_VERSION_5: Final = frozenset(
+    {Problem.PROTOCOL_UNSUPPORTED, Problem.NOT_MQTT, Problem.NO_ANSWER}
+)
+# How long version 5 may go without an answer before 3.1.1 is tried.
+_FIRST_PATIENCE: Final = 5.0
 # Of the connect timeout, what a host has to accept TCP: the rest is for what runs there.
 _TCP_SHARE: Final = 0.8
 
@@ -131,6 +138,7 @@ class MqttConnection:
         self.maximum_packet_size: int | None = None
         self.maximum_qos = 2
         self.receive_maximum = MAX_INFLIGHT
+        self.server_keepalive: int | None = None
         self.listener: ConnectionListener | None = None
         self._client = client
         self._sock = sock
@@ -152,7 +160,8 @@ class MqttConnection:
         client = self._client
         if type(self._sock) in (socket.socket, ssl.SSLSocket):
             # Batches are gathered here; Nagle's algorithm would hold them up again.
-            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with contextlib.suppress(OSError):
+                self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_publish = self._on_publish
@@ -314,6 +323,7 @@ class MqttConnection:
         self.receive_maximum = min(
             MAX_INFLIGHT, getattr(props, "ReceiveMaximum", MAX_INFLIGHT)
         )
+        self.server_keepalive = getattr(props, "ServerKeepAlive", None)
         if not self._connack.done():
             self._connack.set_result(reason)
 
@@ -376,6 +386,7 @@ class MqttConnector:
         self._will = will
         self._timeout = connect_timeout
         self._protocol = settings.protocol
+        self._keepalive = settings.keepalive
         self._opening: asyncio.Future[Client] | None = None
 
     async def async_connect(self) -> MqttConnection:
@@ -384,19 +395,25 @@ class MqttConnector:
         Automatic is version 5 first; what the broker turned out to know is remembered.
         """
         if self._protocol is not MqttProtocol.AUTO:
-            return await self._async_connect(self._protocol)
+            return await self._async_connect(self._protocol, self._timeout)
         try:
-            return await self._async_connect(MqttProtocol.V5)
+            first = min(_FIRST_PATIENCE, self._timeout / 2)
+            return await self._async_connect(MqttProtocol.V5, first)
         except ConnectError as err:
-            # An old broker refuses version 5, or hangs up without a word.
-            if err.problem not in (Problem.PROTOCOL_UNSUPPORTED, Problem.NOT_MQTT):
+            if err.problem not in _NO_VERSION_5:
                 raise
-        connection = await self._async_connect(MqttProtocol.V311)
+        rest = self._timeout - first
+        connection = await self._async_connect(MqttProtocol.V311, rest)
         self._protocol = MqttProtocol.V311
         return connection
 
-    async def _async_connect(self, protocol: MqttProtocol) -> MqttConnection:
-        """Open the socket in the executor, then wait for the answer in the loop."""
+    async def _async_connect(
+        self, protocol: MqttProtocol, patience: float
+    ) -> MqttConnection:
+        """Open the socket in the executor, then wait for the answer in the loop.
+
+        `patience` (s) is for the answer to CONNECT; all of it has the connect timeout.
+        """
         try:
             async with asyncio.timeout(self._timeout):
                 client = await self._async_open_socket(protocol)
@@ -405,9 +422,16 @@ class MqttConnector:
                 if self.settings.websocket_path is not None:
                     _make_websocket_wait(sock)
                 connection = MqttConnection(client, cast(socket.socket, sock), protocol)
-                await connection.async_open()
+                async with asyncio.timeout(patience):
+                    await connection.async_open()
         except TimeoutError as err:
             raise ConnectError(Problem.NO_ANSWER) from err
+        if 0 < (keepalive := connection.server_keepalive or 0) < self._keepalive:
+            # The broker's word counts (MQTT 5, 3.2.2.3.14), and paho takes none once it
+            # is connected.
+            self._keepalive = keepalive
+            await connection.async_close()
+            return await self._async_connect(protocol, patience)
         return connection
 
     async def _async_open_socket(self, protocol: MqttProtocol) -> Client:
@@ -474,12 +498,12 @@ class MqttConnector:
                 client.connect(
                     settings.host,
                     settings.port,
-                    settings.keepalive,
+                    self._keepalive,
                     clean_start=settings.clean_session,
                     properties=properties,
                 )
             else:
-                client.connect(settings.host, settings.port, settings.keepalive)
+                client.connect(settings.host, settings.port, self._keepalive)
         except socket.gaierror, UnicodeError:
             raise ConnectError(Problem.CANNOT_RESOLVE) from None
         except ssl.SSLCertVerificationError as err:
@@ -492,6 +516,11 @@ class MqttConnector:
             handshake = settings.tls or settings.websocket_path is not None
             raise ConnectError(
                 Problem.NO_ANSWER if handshake else Problem.CANNOT_CONNECT
+            ) from err
+        except ConnectionResetError as err:
+            # What hangs up in the middle of a handshake knows no TLS.
+            raise ConnectError(
+                Problem.TLS_FAILED if settings.tls else Problem.CANNOT_CONNECT
             ) from err
         except (OSError, ValueError) as err:
             raise ConnectError(Problem.CANNOT_CONNECT) from err
