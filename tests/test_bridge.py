@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from datetime import timedelta
 import logging
+from pathlib import Path
 from typing import Any
 
 from homeassistant.const import EVENT_HOMEASSISTANT_STOP
@@ -218,6 +219,11 @@ async def kept(broker: Mosquitto) -> set[str]:
 @pytest.fixture(name="end")
 async def end_fixture(broker: Mosquitto) -> None:
     """Have the broker keep a message that comes after all others."""
+    await keep_end(broker)
+
+
+async def keep_end(broker: Mosquitto) -> None:
+    """Have a broker keep a message that comes after all others."""
     connection = await MqttConnector(
         MqttSettings(host="127.0.0.1", port=broker.port, client_id="end")
     ).async_connect()
@@ -285,6 +291,42 @@ async def test_destination_removed_and_moved(
     topics = await kept(broker)
     assert topics >= {STATUS, HEARTBEAT}
     assert not {topic for topic in topics if topic.startswith("moved/")}
+
+
+async def test_destination_moved_while_away(
+    hass: HomeAssistant,
+    scanner: SimulatedScanner,
+    setup: Setup,
+    tmp_path: Path,
+) -> None:
+    """What could not be cleared at the time of a move is cleared at the next connection.
+
+    The broker keeps retained messages across its own restart.
+    """
+    persistent = ("persistence true", f"persistence_location {tmp_path}/")
+    async with Mosquitto(config_lines=persistent) as keeper:
+        await keep_end(keeper)
+        entry = await setup(destination_data(keeper.port))
+        assert await kept(keeper) >= {STATUS, HEARTBEAT}
+        await keeper.stop()
+        await wait_until(lambda: not is_connected(hass, keeper.port))
+        (subentry,) = entry.subentries.values()
+        hass.config_entries.async_update_subentry(
+            entry, subentry, data={**subentry.data, "topic_base": "moved"}
+        )
+        await hass.async_block_till_done()
+        await keeper.start()
+        async with Subscriber(keeper.port) as subscriber:
+            await subscriber.wait_for_message("moved/bridge/home/status", b"online")
+        topics = await kept(keeper)
+        assert "moved/bridge/home/status" in topics
+        assert not {topic for topic in topics if topic.startswith("ble/")}
+        # One that is removed while its broker is away is not remembered for ever
+        await keeper.stop()
+        await wait_until(lambda: not is_connected(hass, keeper.port, "moved"))
+        hass.config_entries.async_remove_subentry(entry, subentry.subentry_id)
+        await hass.async_block_till_done()
+        assert entry.runtime_data.store.data["retained"] == {}
 
 
 async def test_scanner_renamed(

@@ -18,6 +18,7 @@ from pytest_homeassistant_custom_component.typing import ClientSessionGenerator
 from custom_components.ble_bridge.const import DOMAIN
 from scripts.simulation.broker import Mosquitto
 from scripts.simulation.processes import LOOPBACK
+from scripts.simulation.subscriber import Subscriber
 
 from .conftest import destination_data, is_connected, wait_until
 
@@ -155,6 +156,31 @@ async def test_broker_missing(
     MockConfigEntry(domain="mqtt", data=data).add_to_hass(hass)
     await wait_until(lambda: is_connected(hass, broker.port))
     assert not ir.async_get(hass).issues
+
+
+async def test_follows_the_mqtt_integration(
+    hass: HomeAssistant, broker: Mosquitto, setup: Callable[..., Any]
+) -> None:
+    """Another broker entered there is ours too, at once; a change of name is nothing."""
+    data = {"broker": LOOPBACK, "port": broker.port}
+    theirs = MockConfigEntry(domain="mqtt", data=data)
+    theirs.add_to_hass(hass)
+    entry = await setup(destination_data(broker.port, broker="home_assistant"))
+    bridge = entry.runtime_data
+    hass.config_entries.async_update_entry(theirs, title="Renamed")
+    await hass.async_block_till_done()
+    assert entry.runtime_data is bridge  # Not reloaded
+    async with Mosquitto() as other, Subscriber(other.port) as subscriber:
+        hass.config_entries.async_update_entry(
+            theirs, data={**data, "port": other.port}
+        )
+        await hass.async_block_till_done()
+        await subscriber.wait_for_message("ble/bridge/home/status", b"online")
+        await hass.config_entries.async_remove(theirs.entry_id)
+        await subscriber.wait_for_message("ble/bridge/home/status", b"offline")
+        (subentry_id,) = entry.subentries
+        await wait_until(lambda: has_issue(hass, "broker_missing", subentry_id))
+        await hass.config_entries.async_unload(entry.entry_id)
 
 
 async def test_broker_missing_then_refused(

@@ -460,3 +460,18 @@ async def test_nonsense_instead_of_connack(
         await wait_until(lambda: state(hass, broker.port, "last_error") == "not_mqtt")
         assert "Traceback" not in caplog.text
         await hass.config_entries.async_unload(entry.entry_id)
+
+
+async def test_keepalive_of_the_broker(
+    hass: HomeAssistant, scanner: SimulatedScanner, setup: Setup
+) -> None:
+    """A broker that wants to hear from us more often is obeyed (MQTT 5, 3.2.2.3.14)."""
+    async with Mosquitto(config_lines=["max_keepalive 10"]) as broker:
+        await setup(destination_data(broker.port, keepalive=60))
+        connects = [
+            line for line in broker.log().splitlines() if "as ble-bridge-test" in line
+        ]
+        assert [", k60" in line for line in connects] == [True, False]
+        assert ", k10" in connects[-1]
+        await stream(scanner, 0, 5)
+        assert is_connected(hass, broker.port)
