@@ -118,6 +118,7 @@ async def run(rounds: int, seconds: float) -> list[Line]:
         AsyncExitStack() as stack,
         Mosquitto(config_lines=("set_tcp_nodelay true",)) as broker,
     ):
+        await measure_memory(figures, broker.port)
         counter = await Child.start("benchmarks.counter", str(broker.port))
         stack.push_async_callback(counter.stop)
         ways = {}
@@ -127,11 +128,22 @@ async def run(rounds: int, seconds: float) -> list[Line]:
         for number in range(rounds):
             print(f"round {number + 1} of {rounds}", file=sys.stderr, flush=True)
             await one_round(ways, counter, figures, seconds)
-        base = (await ways["stack"].ask({"devices": DEVICES}))["memory"]
-        for name in NAMES:
-            memory = (await ways[name].ask({"devices": DEVICES}))["memory"]
-            figures[name, "memory"].append(memory - base)
     return list(lines(figures))
+
+
+async def measure_memory(
+    figures: defaultdict[tuple[str, str], list[float]], port: int
+) -> None:
+    """Measure what each way keeps, in a fresh process, beyond what the stack keeps."""
+    base = 0.0
+    for name in ("stack", *NAMES):
+        way = await Child.start("benchmarks.way", name, str(port))
+        memory = (await way.ask({"devices": DEVICES}))["memory"]
+        await way.stop()
+        if name == "stack":
+            base = memory
+        else:
+            figures[name, "memory"].append(memory - base)
 
 
 async def one_round(

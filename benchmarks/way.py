@@ -273,18 +273,17 @@ class Home:
         number = self._sent
         self._sent += 1
         self._scanners[number % SCANNERS]._async_on_raw_advertisement(
-            self._addresses[number // SCANNERS % DEVICES],
+            self._addresses[number // SCANNERS % len(self._addresses)],
             -60 - number % 20,
             payload,
             {},
             time.monotonic(),
         )
 
-    def fill(self, count: int) -> None:
+    async def fill(self, count: int) -> None:
         """Hear so many devices at every scanner."""
         self._addresses = addresses(count)
-        for _ in range(count * SCANNERS):
-            self.hear(PAYLOAD)
+        await self.busy(count * SCANNERS, 16)
 
     async def busy(self, count: int, turn: int) -> None:
         """Hear as fast as it goes, so many in each turn of the loop."""
@@ -354,7 +353,7 @@ async def main(way_name: str, port: int) -> None:
             while line := await lines.readline():
                 order = json.loads(line)
                 if "devices" in order:
-                    home.fill(order["devices"])
+                    await home.fill(order["devices"])
                     sent = await way.finish()
                     result = {"sent": sent, "memory": resident_mb() - memory}
                 else:

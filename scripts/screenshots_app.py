@@ -19,6 +19,7 @@ from scripts.simulation.home_assistant import HomeAssistantProcess
 from scripts.simulation.processes import REPOSITORY, free_port
 
 IMAGES = REPOSITORY / "docs/images"
+IN_DOCUMENTS = ("bridge", "destination", "integration", "setup", "failed")
 ARGUMENTS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -35,8 +36,9 @@ TALL: ViewportSize = {"width": 1280, "height": 2000}
 class Pictures:
     """Pages of one Home Assistant, in one browser."""
 
-    def __init__(self, page: Page, url: str, directory: Path) -> None:
+    def __init__(self, page: Page, url: str, directory: Path, every: bool) -> None:
         """Initialize with a page that is logged in."""
+        self._every = every
         self.page = page
         self._url = url
         self._directory = directory
@@ -48,7 +50,9 @@ class Pictures:
         await self.page.wait_for_timeout(4000)
 
     async def take(self, name: str) -> None:
-        """Take a picture of the page."""
+        """Take a picture of the page, unless nobody asked for it."""
+        if not self._every and name not in IN_DOCUMENTS:
+            return
         await self.page.wait_for_timeout(1200)
         path = self._directory / f"{name}.png"
         await self.page.screenshot(path=path)
@@ -99,7 +103,7 @@ async def take_all(
     await pictures.take("options")
 
 
-async def main(directory: Path) -> None:
+async def main(directory: Path, every: bool) -> None:
     """Start everything, take the pictures, stop everything."""
     directory.mkdir(parents=True, exist_ok=True)
     async with AsyncExitStack() as stack:
@@ -133,7 +137,9 @@ async def main(directory: Path) -> None:
         await context.add_init_script(
             f"localStorage.setItem('hassTokens', {json.dumps(json.dumps(tokens))})"
         )
-        pictures = Pictures(await context.new_page(), home_assistant.url, directory)
+        pictures = Pictures(
+            await context.new_page(), home_assistant.url, directory, every
+        )
         try:
             await take_all(pictures, home_assistant, broker)
         except Exception:
@@ -146,4 +152,8 @@ async def main(directory: Path) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="scripts/screenshots", description=__doc__)
     parser.add_argument("--directory", type=Path, default=IMAGES)
-    asyncio.run(main(parser.parse_args().directory))
+    parser.add_argument(
+        "--all", action="store_true", help="also those that no document shows"
+    )
+    arguments = parser.parse_args()
+    asyncio.run(main(arguments.directory, arguments.all))

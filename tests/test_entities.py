@@ -32,7 +32,7 @@ async def statistics(hass: HomeAssistant) -> None:
 @pytest.mark.parametrize(
     ("key", "expected"),
     [
-        ("advertisement_rate", (MEASUREMENT, None, "advertisements/s", None)),
+        ("advertisement_rate", (MEASUREMENT, None, "/s", None)),
         ("devices", (MEASUREMENT, None, "devices", None)),
         ("scanners", (MEASUREMENT, None, "scanners", None)),
         ("messages", (TOTAL, None, "messages", None)),
@@ -99,7 +99,7 @@ async def test_values(
     assert value(f"{destination}_messages") == 40
     assert value("ble_bridge_devices_on_air") == 20
     assert value("ble_bridge_scanners") == 3  # With the adapter of the test fixture
-    assert value("ble_bridge_advertisement_rate") > 0
+    assert value("ble_bridge_advertisements") > 0
     assert value(f"{destination}_message_rate") > 0
     assert 0 < value(f"{destination}_latency") < 1_000
     assert 0.01 < value(f"{destination}_data") < 0.03
