@@ -35,6 +35,8 @@ _LOGGER = logging.getLogger(__name__)
 CONNECT_TIMEOUT: Final = 30.0
 DISCONNECT_TIMEOUT: Final = 0.25
 MAX_INFLIGHT: Final = 100
+_BATCH: Final = 500
+_WEBSOCKET_BATCH: Final = 32
 _MISC_INTERVAL: Final = 1.0
 
 # How an old broker answers version 5: it refuses, hangs up, or does not know what to say.
@@ -139,6 +141,9 @@ class MqttConnection:
         self.maximum_qos = 2
         self.receive_maximum = MAX_INFLIGHT
         self.server_keepalive: int | None = None
+        # paho masks websocket frames byte by byte: a large batch would hold up the loop.
+        plain = type(sock) in (socket.socket, ssl.SSLSocket)
+        self.batch_size = _BATCH if plain else _WEBSOCKET_BATCH
         self.listener: ConnectionListener | None = None
         self._client = client
         self._sock = sock

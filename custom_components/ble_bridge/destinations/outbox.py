@@ -21,7 +21,6 @@ _LOGGER = logging.getLogger(__name__)
 
 MAX_MESSAGES: Final = 20_000
 MAX_BYTES: Final = 8 * 1024 * 1024
-_BATCH: Final = 500
 # Once batches follow each other faster than this, they are gathered: a few milliseconds
 # of latency for a loop that turns once for many packets.
 _GATHER: Final = 0.003
@@ -196,7 +195,7 @@ class Outbox:
         pieces: list[bytes] = []
         middle = connection.publish_head
         limit = connection.maximum_packet_size
-        for _ in range(min(len(waiting), _BATCH)):
+        for _ in range(min(len(waiting), connection.batch_size)):
             message = waiting.popleft()
             route, payload, _ = message
             self._waiting_bytes -= len(payload)
