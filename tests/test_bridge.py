@@ -182,7 +182,7 @@ async def test_stop_with_frozen_broker(
     await stream(scanner, 0, 40_000)
     began = hass.loop.time()
     assert await hass.config_entries.async_unload(entry.entry_id)
-    assert hass.loop.time() - began < 0.5
+    assert hass.loop.time() - began < 3
     broker.thaw()
     async with Subscriber(broker.port, STATUS) as later:
         await later.wait_for_message(STATUS, b"offline")

@@ -11,22 +11,20 @@ from typing import Any
 
 from homeassistant.core import HomeAssistant
 import pytest
-from pytest_homeassistant_custom_component.typing import ClientSessionGenerator
 
 from custom_components.ble_bridge.destinations import mqtt
 from custom_components.ble_bridge.destinations.mqtt_connection import MqttConnector
 from scripts.simulation.broker import Mosquitto
 from scripts.simulation.subscriber import Subscriber
+from tests.conftest import SimulatedScanner, destination_data, is_connected, wait_until
 
-from .conftest import SimulatedScanner, destination_data, is_connected, wait_until
-from .destinations.faults import (
+from .faults import (
     Diagnose,
     ObedientBroker,
     Proxy,
     Server,
     Ticker,
     arrived,
-    diagnose_with,
     later_stopped,
     lines,
     state,
@@ -34,27 +32,6 @@ from .destinations.faults import (
 )
 
 type Setup = Callable[..., Any]
-
-
-@pytest.fixture(name="diagnose")
-def diagnose_fixture(
-    hass: HomeAssistant, hass_client: ClientSessionGenerator
-) -> Diagnose:
-    """Return what downloads the diagnostics."""
-    return diagnose_with(hass, hass_client)
-
-
-@pytest.fixture(autouse=True)
-def log_everything(caplog: pytest.LogCaptureFixture) -> None:
-    """Capture what is logged by us; the stack's line per packet costs more than all."""
-    caplog.set_level(logging.DEBUG, "custom_components.ble_bridge")
-    caplog.set_level(logging.INFO, "homeassistant.components.bluetooth")
-
-
-@pytest.fixture(name="quick")
-def quick_fixture(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Try again at once."""
-    monkeypatch.setattr(mqtt, "FIRST_DELAY", 0.1)
 
 
 async def test_broker_comes_later(
@@ -153,7 +130,7 @@ async def test_frozen_broker(
         broker.thaw()
         await subscriber.wait_for(lambda s: arrived(s)[-1] == 50_009, 30)
         counters = (await diagnose(entry))["destinations"][0]["counters"]
-    assert late < 0.1
+    assert late < 1  # A write that blocks would last until the thaw
     assert counters["waiting"] == 0
     assert counters["away"] == counters["failed"] == 0
     got = arrived(subscriber)
@@ -184,7 +161,7 @@ async def test_one_destination_frozen(
         for begin in range(0, 12_000, 400):
             await stream(scanner, begin, 400)
             await asyncio.sleep(0.02)
-        await subscriber.wait_for(lambda s: len(arrived(s)) == 12_000, 2)
+        await subscriber.wait_for(lambda s: len(arrived(s)) == 12_000, 15)
         [entry] = hass.config_entries.async_entries("ble_bridge")
         diagnostics = await diagnose(entry)
         frozen.thaw()
@@ -195,7 +172,7 @@ async def test_one_destination_frozen(
     assert counters[2]["away"] == 12_000
     latency = subscriber.latency_percentile(0.99)
     assert latency is not None
-    assert latency < 200
+    assert latency < 2000  # The frozen one never takes anything
 
 
 async def test_keepalive_finds_black_hole(
@@ -261,7 +238,7 @@ async def test_unload_while_connecting(
         await wait_until(lambda: silent.connections)
         began = loop.time()
         assert await hass.config_entries.async_unload(entry.entry_id)
-        assert loop.time() - began < 0.5
+        assert loop.time() - began < 2
 
 
 async def test_unload_while_name_is_looked_up(
@@ -314,7 +291,7 @@ async def test_unload_while_handshake_blocks(
         assert silent.connections == 1
         began = loop.time()
         assert await hass.config_entries.async_unload(entry.entry_id)
-        assert loop.time() - began < 0.5
+        assert loop.time() - began < 2
         silent.cut()
 
 
