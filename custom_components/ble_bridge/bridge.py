@@ -273,14 +273,12 @@ class Bridge:
                 (totals.dropped - dropped) / HEARTBEAT_INTERVAL,
             )
 
-    def _publish_scanners(
-        self, scanners: list[Scanner], status: str | None = None
-    ) -> None:
+    def _publish_scanners(self, scanners: list[Scanner]) -> None:
         """Publish the heartbeats of scanners on every destination."""
         if scanners:
             devices = self.devices_on_air()
             for output in self._outputs:
-                self._publish_heartbeats(output, scanners, devices, status)
+                self._publish_heartbeats(output, scanners, devices)
 
     def _publish_heartbeats(
         self,
