@@ -69,10 +69,7 @@ def offered(result: Any, field: str) -> dict[str, str]:
         for key, selector in result["data_schema"].schema.items()
         if key == field
     )
-    return {
-        option["value"]: option["label"].split(" (")[-1]
-        for option in selector.config["options"]
-    }
+    return {option["value"]: option["label"] for option in selector.config["options"]}
 
 
 async def test_filters(
@@ -176,12 +173,12 @@ async def test_excluded_scanner(
     setup: Callable[..., Any],
 ) -> None:
     """What a scanner that is left out hears does not go out."""
-    kitchen = add_scanner("AA:00:00:00:00:02", "Kitchen")
+    kitchen = add_scanner("AA:00:00:00:00:02", "kitchen")
     entry = await setup(destination_data(broker.port))
     result = await choose(hass, entry, "filters")
     choice = offered(result, "excluded_scanners")
-    assert choice[SOURCE] == "living-room-proxy)"
-    assert choice[kitchen.source] == "kitchen)"
+    assert choice[SOURCE] == "Living room proxy (living-room-proxy)"
+    assert choice[kitchen.source] == "kitchen"
     await choose_filters(hass, entry, excluded_scanners=[SOURCE])
     scanner.hear(ADDRESS)
     kitchen.hear(OTHER)
@@ -234,7 +231,7 @@ async def test_scanner_id(
         await late.wait_for_message("ble/scanner/kitchen/status")
         assert not late.on_topic("ble/scanner/living-room-proxy/status")
     result = await choose(hass, entry, "scanner")
-    assert offered(result, "scanner")[SOURCE] == "attic)"
+    assert offered(result, "scanner")[SOURCE] == "Living room proxy (attic)"
 
 
 async def test_scanner_id_leaves_the_filters(
@@ -274,7 +271,10 @@ async def test_not_loaded(
     assert await hass.config_entries.async_unload(entry.entry_id)
     assert entry.state is ConfigEntryState.NOT_LOADED
     result = await choose(hass, entry, "filters")
-    assert offered(result, "excluded_scanners")[SOURCE] == "living-room-proxy)"
+    assert (
+        offered(result, "excluded_scanners")[SOURCE]
+        == "Living room proxy (living-room-proxy)"
+    )
     result = await submit(hass, result, {"minimum_rssi": -70, "allow": {}, "deny": {}})
     assert result["type"] is FlowResultType.CREATE_ENTRY
     result = await choose(hass, entry, "scanner")

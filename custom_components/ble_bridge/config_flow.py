@@ -606,15 +606,12 @@ class BleBridgeOptionsFlow(OptionsFlow):
 
     def _scanners(self, scanner_ids: Mapping[str, str]) -> list[SelectOptionDict]:
         """Return scanners to choose from."""
-        return [
-            SelectOptionDict(
-                value=source,
-                label=f"{scanner_name(self.hass, source)} ({scanner_id})",
-            )
-            for source, scanner_id in sorted(
-                scanner_ids.items(), key=lambda item: item[1]
-            )
-        ]
+        options = []
+        for source, scanner_id in sorted(scanner_ids.items(), key=lambda item: item[1]):
+            name = scanner_name(self.hass, source)
+            label = name if name == scanner_id else f"{name} ({scanner_id})"
+            options.append(SelectOptionDict(value=source, label=label))
+        return options
 
 
 def _without_blanks(user_input: Mapping[str, Any]) -> dict[str, Any]:
