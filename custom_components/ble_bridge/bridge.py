@@ -349,7 +349,7 @@ class Bridge:
     @callback
     def _on_connection(self, destination: MqttDestination) -> None:
         """Say that we are there, and clear what earlier names left behind."""
-        if destination.connection is not None:
+        if destination.connection is not None and destination not in self._forgotten:
             self._publish_retained(
                 destination,
                 bridge_topic(destination.topic_base, self.bridge_id),

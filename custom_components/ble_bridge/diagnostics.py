@@ -10,6 +10,7 @@ from homeassistant.core import HomeAssistant
 
 from .bridge import BleBridgeConfigEntry
 from .const import CONF_ADDRESSES, CONF_EXCLUDED_SCANNERS, CONF_NAMES, CONF_SCANNER_IDS
+from .destinations.outbox import MAX_BYTES, MAX_MESSAGES
 from .records import Scanner
 
 REDACTED: Final = {
@@ -74,6 +75,11 @@ async def async_get_config_entry_diagnostics(
                 "rate": destination.rate,
                 "latency_ms": destination.latency,
                 "bytes_sent": destination.outbox.bytes_sent,
+                "queue": {
+                    "messages": destination.outbox.waiting,
+                    "limit_messages": MAX_MESSAGES,
+                    "limit_bytes": MAX_BYTES,
+                },
                 "counters": asdict(destination.totals(scanners)),
                 "scanners": {
                     _scanner_id(scanner): {**asdict(tally), "waiting": tally.waiting}

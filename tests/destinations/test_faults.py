@@ -127,6 +127,7 @@ async def test_frozen_broker(
         assert frozen["connected"]
         assert frozen["counters"]["overflow"] > 0
         assert 10_000 < frozen["counters"]["waiting"] <= 20_500
+        assert frozen["queue"]["messages"] == frozen["counters"]["waiting"]
         broker.thaw()
         await subscriber.wait_for(lambda s: arrived(s)[-1] == 50_009, 30)
         counters = (await diagnose(entry))["destinations"][0]["counters"]
