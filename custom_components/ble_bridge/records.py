@@ -3,13 +3,109 @@
 The `Advertisement` is the Bluetooth stack's own object: nothing is copied on the way of
 a packet. Beside it goes a `Sighting`, which is what is known of its device at its scanner
 and where layouts keep what they need not build again while the payload stays the same.
+
+`Reading`, `Alert`, `Error` and `Connectivity` tell of a device that the user has added.
+Their times are Unix times in seconds.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from habluetooth import BluetoothServiceInfoBleak as Advertisement
 
-__all__ = ["Advertisement", "Route", "Scanner", "Sighting", "Tally"]
+__all__ = [
+    "Advertisement",
+    "Alert",
+    "Connectivity",
+    "DeviceIdentity",
+    "Error",
+    "Reading",
+    "Record",
+    "RecordKind",
+    "Route",
+    "Scanner",
+    "Sighting",
+    "Tally",
+    "Value",
+]
+
+# What a field can be; a mapping or a list is published as JSON.
+type Value = float | int | str | bool | list[Value] | dict[str, Value]
+
+
+class RecordKind(StrEnum):
+    """The kinds of records that tell of devices."""
+
+    READING = "reading"
+    ALERT = "alert"
+    ERROR = "error"
+    CONNECTIVITY = "connectivity"
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceIdentity:
+    """How a device is called on the bus.
+
+    `device_id` is its name in topics, safe as one level of them: the alias as a slug, else
+    the address. `address` is the one that it was heard under last, or None where none was.
+    """
+
+    device_id: str
+    address: str | None = None
+    name: str | None = None
+    model: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What a device said in one packet, and how strong (dBm) which scanner heard it.
+
+    `values` and `events` go by field name (`decoders/fields.py`). A reading that has neither
+    tells of the signal alone.
+    """
+
+    device: DeviceIdentity
+    time: float
+    scanner_id: str
+    rssi: int | None
+    values: Mapping[str, Value]
+    events: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alert:
+    """A rule of a device that began to hold, or, where `ended_at` is given, ceased to."""
+
+    device: DeviceIdentity
+    name: str
+    started_at: float
+    ended_at: float | None
+    audiences: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Error:
+    """Something about a device that could not be understood or published."""
+
+    device: DeviceIdentity
+    name: str
+    body: str
+    tags: Mapping[str, str]
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connectivity:
+    """A device that came, or went; both have the connection ID of that stay."""
+
+    device: DeviceIdentity
+    connection_id: str
+    connected: bool
+    created_at: float
+
+
+type Record = Reading | Alert | Error | Connectivity
 
 
 @dataclass(slots=True, eq=False)

@@ -1,0 +1,1 @@
+"""Decoders: advertisements to the values that they carry."""
