@@ -198,7 +198,7 @@ async def test_stop(scanner: SimulatedScanner, listen: Callable[..., Listener]) 
     scanner.hear(rssi=-41)
     scanner.hear(OTHER, rssi=-41)
     assert first.rssi == [-40]
-    assert not first.feed.devices
+    assert not first.feed.advertisers
     second = listen()
     scanner.hear(rssi=-42)
     assert first.rssi == [-40]
@@ -217,7 +217,7 @@ async def test_history(
     listener = listen()
     assert listener.heard == []
     assert listener.received == 0
-    assert set(listener.feed.devices) == {ADDRESS, OTHER}
+    assert set(listener.feed.advertisers) == {ADDRESS, OTHER}
     # The same payload as before, which is no change that the stack would tell.
     scanner.hear(rssi=-41)
     assert listener.heard == [(scanner.source, ADDRESS, -41)]
@@ -232,9 +232,9 @@ async def test_an_address_that_is_gone(
     listener = listen()
     scanner.hear(rssi=-40)
     with later(hass, FALLBACK_MAXIMUM_STALE_ADVERTISEMENT_SECONDS - 60):
-        assert ADDRESS in listener.feed.devices
+        assert ADDRESS in listener.feed.advertisers
     with later(hass, FALLBACK_MAXIMUM_STALE_ADVERTISEMENT_SECONDS + 60):
-        assert not listener.feed.devices
+        assert not listener.feed.advertisers
     for rssi in (-41, -42):
         scanner.hear(rssi=rssi)
     assert listener.rssi == [-40, -41, -42]
@@ -268,7 +268,7 @@ async def test_the_oldest_make_room(
         scanner.hear(address, age=100 - age)
     scanner.hear(addresses(10)[9])  # The oldest so far
     scanner.hear(OTHER)
-    assert set(listener.feed.devices) == {*addresses(7), addresses(10)[9], OTHER}
+    assert set(listener.feed.advertisers) == {*addresses(7), addresses(10)[9], OTHER}
     assert listener.feed.evicted == 2
     # One that made room is back with its next change, and told of once.
     before = listener.received
@@ -286,10 +286,10 @@ async def test_many_random_addresses(
     for number, address in enumerate(addresses(500)):
         scanner.hear(address, age=99 - number / 10)
         scanner.hear(rssi=-41, age=99 - number / 10)
-        assert len(listener.feed.devices) <= 10
+        assert len(listener.feed.advertisers) <= 10
     assert listener.received == 1001
-    assert ADDRESS in listener.feed.devices
-    assert listener.feed.evicted == 501 - len(listener.feed.devices)
+    assert ADDRESS in listener.feed.advertisers
+    assert listener.feed.evicted == 501 - len(listener.feed.advertisers)
 
 
 async def test_history_is_bounded(
@@ -299,8 +299,8 @@ async def test_history_is_bounded(
     for age, address in enumerate(addresses(30)):
         scanner.hear(address, age=100 - age)
     listener = listen()
-    assert len(listener.feed.devices) <= 10
-    assert addresses(30)[29] in listener.feed.devices
+    assert len(listener.feed.advertisers) <= 10
+    assert addresses(30)[29] in listener.feed.advertisers
 
 
 # --- what is left out -------------------------------------------------------------------

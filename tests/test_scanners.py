@@ -155,8 +155,8 @@ async def test_many_scanners(hass: HomeAssistant, add_scanner: AddScanner) -> No
         {"scanners": {SOURCE: ["a"]}, "retained": {}},
         {"scanners": {}, "retained": {"x": "topic"}},
         {"scanners": {}, "retained": {"x": [None]}},
-        {"scanners": {}, "retained": {"x": {}}},
-        {"scanners": {}, "retained": {"x": ["ble/scanner/y/status"]}, "more": 1},
+        {"scanners": {}, "retained": {"x": {"topic": 1}}},
+        {"scanners": {}, "retained": {"x": ["ble/scanner/y/status"]}},
     ],
 )
 async def test_odd_store(

@@ -9,17 +9,20 @@ from homeassistant.helpers import config_validation as cv
 from . import repairs
 from .bridge import BleBridgeConfigEntry, Bridge, async_clear_retained
 from .const import DOMAIN
+from .devices import DeviceStore
 from .scanners import BridgeStore
 
 CONFIG_SCHEMA = cv.config_entry_only_config_schema(DOMAIN)
-PLATFORMS = [Platform.BINARY_SENSOR, Platform.SENSOR]
+PLATFORMS = [Platform.BINARY_SENSOR, Platform.EVENT, Platform.SENSOR]
 
 
 async def async_setup_entry(hass: HomeAssistant, entry: BleBridgeConfigEntry) -> bool:
     """Set up a bridge: its entities first, then the connections, the feed last."""
     store = BridgeStore(hass)
     await store.async_load()
-    bridge = entry.runtime_data = Bridge(hass, entry, store)
+    device_store = DeviceStore(hass)
+    await device_store.async_load()
+    bridge = entry.runtime_data = Bridge(hass, entry, store, device_store)
     await hass.config_entries.async_forward_entry_setups(entry, PLATFORMS)
     bridge.start()
 
@@ -35,8 +38,8 @@ async def _async_update_listener(
     hass: HomeAssistant, entry: BleBridgeConfigEntry
 ) -> None:
     """Take over what the user changed."""
-    entry.runtime_data.forget_moved()
-    await hass.config_entries.async_reload(entry.entry_id)
+    if not entry.runtime_data.take_over():
+        await hass.config_entries.async_reload(entry.entry_id)
 
 
 async def async_unload_entry(hass: HomeAssistant, entry: BleBridgeConfigEntry) -> bool:
@@ -62,3 +65,4 @@ async def async_remove_entry(hass: HomeAssistant, entry: BleBridgeConfigEntry) -
         )
     finally:
         await store.async_remove()
+        await DeviceStore(hass).async_remove()

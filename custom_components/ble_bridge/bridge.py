@@ -1,8 +1,9 @@
 """What one bridge is made of: the feed, its destinations, and their health."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
+import functools
 import logging
 import time
 from typing import Any, Final
@@ -27,21 +28,27 @@ from .const import (
     CONF_EXCLUDED_SCANNERS,
     CONF_MINIMUM_RSSI,
     CONF_QOS,
+    CONF_RAW,
     CONF_SCANNER_IDS,
     CONF_TOPIC_BASE,
     DOMAIN,
     HEARTBEAT_INTERVAL,
     STATISTICS_INTERVAL,
     SUBENTRY_DESTINATION,
+    SUBENTRY_DEVICE,
     Broker,
 )
+from .decoders import Decoders
 from .destinations.errors import ConnectError, Problem
 from .destinations.mqtt import MqttDestination
 from .destinations.mqtt_connection import MqttConnector, Will
+from .device import Device
+from .devices import Devices, DeviceStore
 from .feed import Feed
 from .filters import DeviceList, Filter
-from .layouts.raw import Heartbeat, RawLayout, bridge_topic, scanner_topic
-from .records import Advertisement, Scanner, Sighting
+from .layouts.raw import RawLayout, bridge_topic
+from .publisher import Publisher
+from .records import Advertisement, Record, Scanner, Sighting
 from .scanners import BridgeStore, Scanners
 from .settings import MQTT_DOMAIN, home_assistant_broker, mqtt_settings, place
 
@@ -59,7 +66,11 @@ class Bridge:
     """Everything between Home Assistant's Bluetooth stack and the bus."""
 
     def __init__(
-        self, hass: HomeAssistant, entry: BleBridgeConfigEntry, store: BridgeStore
+        self,
+        hass: HomeAssistant,
+        entry: BleBridgeConfigEntry,
+        store: BridgeStore,
+        device_store: DeviceStore,
     ) -> None:
         """Initialize from the entry, its options and its subentries."""
         self.hass = hass
@@ -92,35 +103,45 @@ class Bridge:
             hass, self.scanners.get, _filter(entry.options), self._on_advertisement
         )
         self.raw = RawLayout()
-        self.destinations: dict[str, MqttDestination] = {
-            subentry.subentry_id: self._destination(subentry)
+        self.decoders = Decoders(self._on_wanted)
+        self.devices = Devices(
+            hass, entry, device_store, self.decoders, self._on_record
+        )
+        self.feed.on_address = self.devices.on_address
+        self.feed.on_gone = self.devices.on_gone
+        self.publishers: dict[str, Publisher] = {
+            subentry.subentry_id: self._publisher(subentry)
             for subentry in entry.subentries.values()
             if subentry.subentry_type == SUBENTRY_DESTINATION
         }
-        self._outputs = tuple(self.destinations.values())
-        self._places = {
-            subentry_id: place(entry.subentries[subentry_id].data)
-            for subentry_id in self.destinations
+        self.destinations: dict[str, MqttDestination] = {
+            subentry_id: publisher.destination
+            for subentry_id, publisher in self.publishers.items()
         }
+        self._outputs = tuple(
+            destination
+            for destination in self.destinations.values()
+            if destination.raw is not None
+        )
         self._borrowed = self._borrow()
-        self._forgotten: set[MqttDestination] = set()
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._snapshot = _without_devices(entry)
+        self._tasks: list[asyncio.Task[None]] = []
         self._timers: list[CALLBACK_TYPE] = []
         self._listeners: set[CALLBACK_TYPE] = set()
         self._started = time.monotonic()
         self._counted = (self._started, 0)
-        self._logged: dict[MqttDestination, tuple[int, int]] = {}
-        self._logged_received = 0
 
     # --- start and stop -----------------------------------------------------------------
 
     @callback
     def start(self) -> None:
         """Connect and listen; the feed comes last, when all else is ready for it."""
-        for subentry_id, destination in self.destinations.items():
-            self._tasks[subentry_id] = self.entry.async_create_background_task(
+        self._tasks = [
+            self.entry.async_create_background_task(
                 self.hass, destination.async_run(), f"ble_bridge {destination.title}"
             )
+            for destination in self.destinations.values()
+        ]
         for action, seconds in (
             (self._on_statistics, STATISTICS_INTERVAL),
             (self._on_heartbeat, HEARTBEAT_INTERVAL),
@@ -139,21 +160,30 @@ class Bridge:
             )
         )
         self.scanners.refresh()
+        self.devices.start(self.feed.advertisers)
         self.feed.start()
 
     async def async_stop(self) -> None:
         """Stop listening, say goodbye on each destination, and disconnect."""
         self.feed.stop()
+        await self.devices.async_stop()
         for cancel in self._timers:
             cancel()
         self._timers.clear()
-        for task in self._tasks.values():
+        for task in self._tasks:
             task.cancel()
         if self._tasks:
-            await asyncio.wait(self._tasks.values())
+            await asyncio.wait(self._tasks)
         self._tasks.clear()
         await asyncio.gather(
-            *(output.async_stop(self._say_goodbye) for output in self._outputs)
+            *(
+                publisher.destination.async_stop(
+                    functools.partial(
+                        publisher.say_goodbye, self._scanners, self._uptime
+                    )
+                )
+                for publisher in self.publishers.values()
+            )
         )
         await self.store.async_save()
 
@@ -168,28 +198,27 @@ class Bridge:
     def _borrow(self) -> Mapping[str, Any] | None:
         """Return the settings of Home Assistant's broker, if a destination uses it."""
         if any(
-            subentry.data[CONF_BROKER] == Broker.HOME_ASSISTANT
+            subentry.data.get(CONF_BROKER) == Broker.HOME_ASSISTANT
             for subentry in self.entry.subentries.values()
         ):
             return home_assistant_broker(self.hass)
         return None
 
     @callback
-    def forget_moved(self) -> None:
-        """Clear what a broker keeps for a destination that is removed or goes elsewhere."""
-        for subentry_id, destination in self.destinations.items():
-            subentry = self.entry.subentries.get(subentry_id)
-            if (
-                subentry is not None
-                and place(subentry.data) == self._places[subentry_id]
-            ):
-                continue
-            self._forgotten.add(destination)
-            if destination.connection is None:
-                continue  # Cleared at the next connection, if there is one
-            for topic in self.store.data["retained"].pop(subentry_id, ()):
-                destination.publish_retained(topic, b"")
-            self.store.save()
+    def take_over(self) -> bool:
+        """Take over what the user changed; return False where that takes a new bridge.
+
+        Devices that are added or removed are followed at once, however many they are.
+        """
+        if self._snapshot == _without_devices(self.entry) and self.devices.sync():
+            for publisher in self.publishers.values():
+                self._clear_stale(publisher)
+            return True
+        for publisher in self.publishers.values():
+            subentry = self.entry.subentries.get(publisher.subentry_id)
+            if subentry is None or place(subentry.data) != publisher.place:
+                publisher.forget()
+        return False
 
     # --- the way of a packet ------------------------------------------------------------
 
@@ -200,6 +229,21 @@ class Bridge:
         """Hand an advertisement to every destination."""
         for output in self._outputs:
             output.on_advertisement(sighting, advertisement)
+
+    def _on_record(self, device: Device, record: Record) -> None:
+        """Publish what became known of a device."""
+        rejected: list[str] = []
+        for publisher in self.publishers.values():
+            rejected = publisher.publish(device.subentry_id, record) or rejected
+        for name in rejected:
+            device.tell_error(
+                "rejected", "A value cannot be published", {"field": name}
+            )
+
+    @callback
+    def _on_wanted(self, name: str) -> None:
+        """Load a library that a packet needs."""
+        self.devices.on_wanted(name)
 
     # --- heartbeats and statistics ------------------------------------------------------
 
@@ -234,9 +278,9 @@ class Bridge:
         """Return how many devices each scanner hears, and under None how many there are."""
         heard_after = time.monotonic() - ON_AIR
         counts: dict[Scanner | None, int] = {None: 0}
-        for device in self.feed.devices.values():
+        for advertiser in self.feed.advertisers.values():
             heard = False
-            for sighting in device.sightings.values():
+            for sighting in advertiser.sightings.values():
                 if sighting.time > heard_after:
                     heard = True
                     counts[sighting.scanner] = counts.get(sighting.scanner, 0) + 1
@@ -250,154 +294,105 @@ class Bridge:
         then, received_then = self._counted
         self.rate = (received - received_then) / (now - then) if now > then else None
         self._counted = now, received
-        for output in self._outputs:
-            output.measure()
+        for destination in self.destinations.values():
+            destination.measure()
         self._publish_scanners(self.scanners.refresh())
+        for scanner in self.scanners.measure(now, time.time()):
+            repairs.async_update_scanner(self.hass, self.entry, scanner)
         self._notify()
 
     @callback
     def _on_heartbeat(self, _now: datetime) -> None:
         """Publish how the scanners are doing, and log the rates."""
         self.scanners.refresh()
-        self._publish_scanners(list(self.scanners.by_source.values()))
-        received, self._logged_received = self._logged_received, self.received
-        for output in self._outputs:
-            totals = output.totals(list(self.scanners.by_source.values()))
-            sent, dropped = self._logged.get(output, (0, 0))
-            self._logged[output] = totals.sent, totals.dropped
-            _LOGGER.info(
-                "%s: %.1f advertisements a second received, %.1f published, %.1f dropped",
-                output.title,
-                (totals.received - received) / HEARTBEAT_INTERVAL,
-                (totals.sent - sent) / HEARTBEAT_INTERVAL,
-                (totals.dropped - dropped) / HEARTBEAT_INTERVAL,
-            )
+        self._publish_scanners(self._scanners)
+        for publisher in self.publishers.values():
+            publisher.log_rates(self._scanners)
 
     def _publish_scanners(self, scanners: list[Scanner]) -> None:
         """Publish the heartbeats of scanners on every destination."""
         if scanners:
             devices = self.devices_on_air()
-            for output in self._outputs:
-                self._publish_heartbeats(output, scanners, devices)
+            for publisher in self.publishers.values():
+                publisher.publish_heartbeats(scanners, devices, self._uptime)
 
-    def _publish_heartbeats(
-        self,
-        output: MqttDestination,
-        scanners: list[Scanner],
-        devices: dict[Scanner | None, int],
-        status: str | None = None,
-    ) -> None:
-        """Publish the heartbeats of scanners on one destination."""
-        now = time.time()
-        for scanner in scanners:
-            tally = output.tallies.get(scanner)
-            heartbeat = Heartbeat(
-                scanner=scanner,
-                status=status or ("running" if scanner.online else "offline"),
-                uptime=time.monotonic() - self._started,
-                devices=devices.get(scanner, 0),
-                published=tally.sent if tally else 0,
-                dropped=tally.dropped if tally else 0,
-                connected=output.connection is not None,
-                messages_sent=output.sent,
-                reconnects=output.reconnects,
-                last_error=output.last_error,
-            )
-            self._publish_retained(
-                output,
-                scanner_topic(output.topic_base, scanner.scanner_id),
-                heartbeat.payload(now),
-            )
+    @property
+    def _scanners(self) -> list[Scanner]:
+        """Return the scanners that are known."""
+        return list(self.scanners.by_source.values())
 
-    def _publish_retained(
-        self, output: MqttDestination, topic: str, payload: bytes
-    ) -> None:
-        """Publish a retained message, and remember that the broker keeps it."""
-        if output in self._forgotten:
-            return
-        output.publish_retained(topic, payload)
-        topics = self.store.data["retained"].setdefault(self._subentry_id(output), [])
-        if topic not in topics:
-            topics.append(topic)
-            self.store.save()
+    @property
+    def _uptime(self) -> float:
+        """Return for how long the bridge has run (s)."""
+        return time.monotonic() - self._started
 
     # --- connections --------------------------------------------------------------------
 
-    def _destination(self, subentry: ConfigSubentry) -> MqttDestination:
-        """Make the destination of a subentry."""
-        data: dict[str, Any] = dict(subentry.data)
+    def _publisher(self, subentry: ConfigSubentry) -> Publisher:
+        """Make the destination of a subentry, and what publishes there."""
+        subentry_id, data = subentry.subentry_id, dict(subentry.data)
         base: str = data[CONF_TOPIC_BASE]
-        return MqttDestination(
+        destination = MqttDestination(
             title=subentry.title,
             settings=lambda: mqtt_settings(self.hass, data),
-            raw=self.raw,
+            raw=self.raw if data.get(CONF_RAW, True) else None,
             topic_base=base,
             qos=int(data[CONF_QOS]),
             will=Will(bridge_topic(base, self.bridge_id), b"offline"),
-            on_change=self._on_connection,
-            on_problem=self._on_problem,
+            on_change=lambda: self._on_connection(subentry_id),
+            on_problem=lambda problem: self._on_problem(subentry_id, problem),
         )
-
-    def _subentry_id(self, destination: MqttDestination) -> str:
-        """Return the subentry of a destination."""
-        return next(
-            subentry_id
-            for subentry_id, other in self.destinations.items()
-            if other is destination
+        return Publisher(
+            subentry_id, data, place(data), destination, self.store, self.bridge_id
         )
 
     @callback
-    def _on_connection(self, destination: MqttDestination) -> None:
+    def _on_connection(self, subentry_id: str) -> None:
         """Say that we are there, and clear what earlier names left behind."""
-        if destination.connection is not None and destination not in self._forgotten:
-            self._publish_retained(
-                destination,
-                bridge_topic(destination.topic_base, self.bridge_id),
-                b"online",
+        publisher = self.publishers[subentry_id]
+        if publisher.destination.connection is not None:
+            publisher.say_hello()
+            publisher.publish_heartbeats(
+                self._scanners, self.devices_on_air(), self._uptime
             )
-            scanners = list(self.scanners.by_source.values())
-            self._publish_heartbeats(destination, scanners, self.devices_on_air())
-            self._clear_stale(destination)
+            self._clear_stale(publisher)
         self._notify()
 
-    def _clear_stale(self, destination: MqttDestination) -> None:
+    def _clear_stale(self, publisher: Publisher) -> None:
         """Clear the retained messages of topics that are no longer used."""
-        base = destination.topic_base
-        known = {**self.store.data["scanners"], **self.scanners.chosen}.values()
-        used = {
-            bridge_topic(base, self.bridge_id),
-            *(scanner_topic(base, scanner_id) for scanner_id in known),
-        }
-        topics = self.store.data["retained"][self._subentry_id(destination)]
-        for topic in [topic for topic in topics if topic not in used]:
-            destination.publish_retained(topic, b"")
-            topics.remove(topic)
-            self.store.save()
-
-    @callback
-    def _say_goodbye(self, destination: MqttDestination) -> None:
-        """Say that we are gone."""
-        self._publish_heartbeats(
-            destination, list(self.scanners.by_source.values()), {}, "stopped"
-        )
-        self._publish_retained(
-            destination,
-            bridge_topic(destination.topic_base, self.bridge_id),
-            b"offline",
+        publisher.clear_stale(
+            {*{**self.store.data["scanners"], **self.scanners.chosen}.values()},
+            {
+                subentry_id: device.identity.device_id
+                for subentry_id, device in self.devices.by_id.items()
+            },
         )
 
     @callback
-    def _on_problem(
-        self, destination: MqttDestination, problem: Problem | None
-    ) -> None:
+    def _on_problem(self, subentry_id: str, problem: Problem | None) -> None:
         """Ask the user for help where they can give it, and stop asking when it works."""
-        subentry = self.entry.subentries.get(self._subentry_id(destination))
+        subentry = self.entry.subentries.get(subentry_id)
         if subentry is not None:  # Else it is being removed
             repairs.async_update(self.hass, self.entry, subentry, problem)
 
 
+def _without_devices(entry: BleBridgeConfigEntry) -> object:
+    """Return what a bridge is made of, apart from its devices."""
+    return (
+        entry.title,
+        dict(entry.data),
+        dict(entry.options),
+        {
+            # Home Assistant changes the object in place
+            subentry_id: (subentry.title, subentry.data)
+            for subentry_id, subentry in entry.subentries.items()
+            if subentry.subentry_type != SUBENTRY_DEVICE
+        },
+    )
+
+
 async def async_clear_retained(
-    hass: HomeAssistant, data: Mapping[str, Any], topics: list[str]
+    hass: HomeAssistant, data: Mapping[str, Any], topics: Collection[str]
 ) -> None:
     """Clear retained messages over a connection of its own, if the broker is there."""
     try:

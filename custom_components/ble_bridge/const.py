@@ -5,6 +5,8 @@ from typing import Final
 
 DOMAIN: Final = "ble_bridge"
 SUBENTRY_DESTINATION: Final = "destination"
+SUBENTRY_DEVICE: Final = "device"
+EVENT_ALERT: Final = "ble_bridge_alert"
 
 CONF_ADVANCED: Final = "advanced"
 CONF_BRIDGE_ID: Final = "bridge_id"
@@ -24,6 +26,30 @@ CONF_MINIMUM_RSSI: Final = "minimum_rssi"
 CONF_NAMES: Final = "names"
 CONF_SCANNER_IDS: Final = "scanner_ids"
 CONF_SERVICE_UUIDS: Final = "service_uuids"
+
+# Devices
+CONF_ADDRESS: Final = "address"
+CONF_ALERTS: Final = "alerts"
+CONF_ALIAS: Final = "alias"
+CONF_AUTOMATIC: Final = "automatic"
+CONF_FORMATS: Final = "formats"
+CONF_IRK: Final = "irk"
+CONF_KEY: Final = "key"
+CONF_MINIMUM_INTERVAL: Final = "minimum_interval"
+CONF_PATH_LOSS: Final = "path_loss"
+CONF_REFERENCE_RSSI: Final = "reference_rssi"
+CONF_RSSI_CHANGE: Final = "rssi_change"
+CONF_SHAPING: Final = "shaping"
+CONF_TIMEOUT: Final = "timeout"
+CONF_UNCHANGED_INTERVAL: Final = "unchanged_interval"
+
+# Layouts of a destination
+CONF_ENABLED: Final = "enabled"
+CONF_FIELDS: Final = "fields"
+CONF_RAW: Final = "raw"
+CONF_VALUES: Final = "values"
+DEFAULT_FIELDS_BASE: Final = "telemetry"
+DEFAULT_VALUES_BASE: Final = "iiot"
 
 DEFAULT_NAME: Final = "BLE Bridge"
 DEFAULT_PORT: Final = 1883

@@ -44,7 +44,7 @@ async def async_get_config_entry_diagnostics(
         "feed": {
             "received": bridge.received,
             "rate": bridge.rate,
-            "addresses": len(bridge.feed.devices),
+            "addresses": len(bridge.feed.advertisers),
             "devices_on_air": devices[None],
             "evicted": bridge.feed.evicted,
         },

@@ -6,7 +6,7 @@ scanner, unchanged ones too; and the stack says when an address is gone.
 """
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 from homeassistant.components import bluetooth
 from homeassistant.components.bluetooth import (
@@ -24,14 +24,28 @@ _EVICTED_AT_ONCE: Final = MAX_DEVICES // 10
 NO_RSSI: Final = -127  # The stack's word for a signal strength that is not known
 
 
-class Device:
-    """What is known of an address that is on air: how each scanner hears it."""
+class Device(Protocol):
+    """What follows the packets of the addresses that belong to it."""
 
-    __slots__ = ("_feed", "_unregister", "address", "sightings")
+    def on_advertisement(
+        self, sighting: Sighting, advertisement: Advertisement, changed: bool
+    ) -> bool:
+        """Take a packet, and tell whether it goes out; must not raise."""
+        ...
+
+
+class Advertiser:
+    """What is known of an address that is on air: how each scanner hears it.
+
+    `device` is what the address belongs to, if the user has added that.
+    """
+
+    __slots__ = ("_feed", "_unregister", "address", "device", "sightings")
 
     def __init__(self, feed: Feed, address: str) -> None:
         """Listen to every packet of the address until released."""
         self.address = address
+        self.device: Device | None = None
         self.sightings: dict[str, Sighting] = {}
         self._feed = feed
         self._unregister: tuple[CALLBACK_TYPE, ...] = (
@@ -45,7 +59,7 @@ class Device:
 
     @property
     def time(self) -> float:
-        """Return when the device was heard last (`CLOCK_MONOTONIC`, seconds)."""
+        """Return when the address was heard last (`CLOCK_MONOTONIC`, seconds)."""
         return max((sighting.time for sighting in self.sightings.values()), default=0.0)
 
     @callback
@@ -64,7 +78,7 @@ class Device:
         scanner = sighting.scanner
         scanner.received += 1
         sighting.time = advertisement.time
-        if sighting.update(advertisement):
+        if changed := sighting.update(advertisement):
             sighting.accepted = feed.filter.accepts(advertisement)
         if (
             not sighting.accepted
@@ -73,12 +87,16 @@ class Device:
         ):
             scanner.filtered += 1
             return
-        feed.on_advertisement(sighting, advertisement)
+        if self.device is None or self.device.on_advertisement(
+            sighting, advertisement, changed
+        ):
+            feed.on_advertisement(sighting, advertisement)
 
     @callback
     def _on_unavailable(self, advertisement: Advertisement) -> None:
         """Let go of an address that has not been heard for long."""
         self._feed.release(self)
+        self._feed.on_gone(self)
 
     def release(self) -> None:
         """Stop listening."""
@@ -95,17 +113,22 @@ class Feed:
         scanner: Callable[[str], Scanner],
         filter_: Filter,
         on_advertisement: Callable[[Sighting, Advertisement], None],
+        on_address: Callable[[Advertiser], None] = lambda _: None,
+        on_gone: Callable[[Advertiser], None] = lambda _: None,
     ) -> None:
         """Initialize the feed.
 
         `scanner` gives the scanner of a source address; `on_advertisement` takes what
-        passes the filter, and must not raise.
+        passes the filter, and must not raise; `on_address` and `on_gone` are told of
+        addresses that come on air, and that the stack no longer hears.
         """
         self.hass = hass
         self.scanner = scanner
         self.filter = filter_
         self.on_advertisement = on_advertisement
-        self.devices: dict[str, Device] = {}
+        self.on_address = on_address
+        self.on_gone = on_gone
+        self.advertisers: dict[str, Advertiser] = {}
         self.evicted = 0
         self._unregister: CALLBACK_TYPE | None = None
         self._replaying = False
@@ -133,32 +156,39 @@ class Feed:
         if self._unregister is not None:
             self._unregister()
             self._unregister = None
-        for device in self.devices.values():
-            device.release()
-        self.devices.clear()
+        for advertiser in self.advertisers.values():
+            advertiser.release()
+        self.advertisers.clear()
 
     @callback
-    def release(self, device: Device) -> None:
-        """Forget one device."""
-        device.release()
-        self.devices.pop(device.address, None)
+    def release(self, advertiser: Advertiser) -> None:
+        """Forget one address."""
+        advertiser.release()
+        self.advertisers.pop(advertiser.address, None)
 
     @callback
     def _on_change(self, advertisement: Advertisement, _: BluetoothChange) -> None:
         """Begin to listen to an address that is new."""
         address = advertisement.address
-        if address in self.devices:
+        if address in self.advertisers:
             return
-        if len(self.devices) >= MAX_DEVICES:
+        if len(self.advertisers) >= MAX_DEVICES:
             self._evict()
-        device = self.devices[address] = Device(self, address)
+        advertiser = self.advertisers[address] = Advertiser(self, address)
+        self.on_address(advertiser)
         if not self._replaying:
-            device.on_advertisement(advertisement)
+            advertiser.on_advertisement(advertisement)
 
     def _evict(self) -> None:
-        """Make room by forgetting the devices that have been silent longest."""
-        for device in sorted(self.devices.values(), key=lambda device: device.time)[
-            :_EVICTED_AT_ONCE
-        ]:
-            self.release(device)
+        """Make room by forgetting the addresses that have been silent longest.
+
+        Those of the user's devices go last: an address whose device is known is not one of
+        the many that come once.
+        """
+        for advertiser in sorted(
+            self.advertisers.values(),
+            key=lambda advertiser: (advertiser.device is not None, advertiser.time),
+        )[:_EVICTED_AT_ONCE]:
+            self.release(advertiser)
+            self.on_gone(advertiser)
             self.evicted += 1

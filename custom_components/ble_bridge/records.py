@@ -113,7 +113,9 @@ class Scanner:
     """What hears: a local adapter or a proxy.
 
     `source` is the address by which Home Assistant knows it, `scanner_id` its name in
-    topics. `received` and `filtered` count advertisements.
+    topics. `received` and `filtered` count advertisements; `rate` is how many came in a
+    minute lately, `heard` when the last one was there (Unix time, seconds), and `silent`
+    whether one that was busy hears nothing any more though it is online.
     """
 
     source: str
@@ -123,6 +125,9 @@ class Scanner:
     online: bool = True
     received: int = 0
     filtered: int = 0
+    rate: float | None = None
+    heard: float | None = None
+    silent: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -153,7 +158,7 @@ class Tally:
 
 @dataclass(slots=True, eq=False)
 class Route:
-    """Where a sighting's advertisements go at one destination.
+    """Where a sighting's advertisements, or messages about a device, go at one destination.
 
     `head` is the MQTT topic as it stands in a PUBLISH packet: two bytes of length, then
     UTF-8 (MQTT 5, 1.5.4).
@@ -161,6 +166,8 @@ class Route:
 
     head: bytes
     tally: Tally
+    qos: int = 0
+    retain: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -168,7 +175,8 @@ class Sighting:
     """A device as one scanner hears it.
 
     The attributes from `raw` to `connectable` are those of the last payload; `time` is that
-    of the last advertisement (`CLOCK_MONOTONIC`, seconds). `tail` is the raw layout's,
+    of the last advertisement (`CLOCK_MONOTONIC`, seconds), and `rssi` (dBm) that of the last
+    one of a device which the user has added. `tail` is the raw layout's,
     and is None when the payload has changed since it was built; `routes` holds one entry
     per destination.
     """
@@ -176,6 +184,7 @@ class Sighting:
     scanner: Scanner
     address: str
     time: float = 0.0
+    rssi: int | None = None
     raw: bytes | None = None
     manufacturer_data: dict[int, bytes] | None = None
     service_data: dict[str, bytes] | None = None

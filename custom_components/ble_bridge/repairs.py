@@ -9,14 +9,23 @@ from homeassistant.const import CONF_CLIENT_ID
 from homeassistant.core import HomeAssistant, callback
 from homeassistant.data_entry_flow import UnknownFlow
 from homeassistant.helpers import issue_registry as ir
+from homeassistant.helpers.selector import TextSelector
 import voluptuous as vol
 
-from .const import CONF_BROKER, DOMAIN, Broker
+from .const import CONF_BROKER, CONF_KEY, DOMAIN, Broker
+from .decoders import Encryption
 from .destinations.errors import Problem
 from .destinations.mqtt_connection import new_client_id
+from .keys import async_check_key, parse_key
+from .records import Scanner
 
 CONF_SUBENTRY_ID: Final = "subentry_id"
 _ISSUES: Final = ("client_id_taken", "broker_missing", "broker_refused")
+_SCANNER_ISSUE: Final = "scanner_silent"
+_KEY_ISSUES: Final = {
+    Encryption.KEY_MISSING: ("key_missing", ir.IssueSeverity.WARNING),
+    Encryption.KEY_WRONG: ("key_wrong", ir.IssueSeverity.ERROR),
+}
 
 
 @callback
@@ -134,9 +143,116 @@ class NewClientIdFlow(RepairsFlow):
         return self.async_create_entry(data={})
 
 
+@callback
+def async_update_scanner(
+    hass: HomeAssistant, entry: ConfigEntry[Any], scanner: Scanner
+) -> None:
+    """Tell of a scanner that hears nothing any more, until it does."""
+    issue_id = f"{_SCANNER_ISSUE}_{entry.entry_id}_{scanner.source}"
+    if not scanner.silent:
+        ir.async_delete_issue(hass, DOMAIN, issue_id)
+        return
+    ir.async_create_issue(
+        hass,
+        DOMAIN,
+        issue_id,
+        is_fixable=False,
+        severity=ir.IssueSeverity.WARNING,
+        translation_key=_SCANNER_ISSUE,
+        translation_placeholders={"scanner": scanner.name},
+    )
+
+
+@callback
+def async_update_key(
+    hass: HomeAssistant,
+    entry: ConfigEntry[Any],
+    subentry: ConfigSubentry,
+    encryption: Encryption,
+) -> None:
+    """Ask for the key of a device whose packets are encrypted, until it is right."""
+    async_delete_key_issues(hass, subentry.subentry_id)
+    if (issue := _KEY_ISSUES.get(encryption)) is None:
+        return
+    name, severity = issue
+    ir.async_create_issue(
+        hass,
+        DOMAIN,
+        f"{name}_{subentry.subentry_id}",
+        data={
+            "entry_id": entry.entry_id,
+            CONF_SUBENTRY_ID: subentry.subentry_id,
+            "issue": name,
+        },
+        is_fixable=True,
+        severity=severity,
+        translation_key=name,
+        translation_placeholders={"device": subentry.title},
+    )
+
+
+@callback
+def async_delete_key_issues(hass: HomeAssistant, subentry_id: str) -> None:
+    """Take back the question for the key of a device."""
+    for name, _ in _KEY_ISSUES.values():
+        ir.async_delete_issue(hass, DOMAIN, f"{name}_{subentry_id}")
+
+
+class KeyFlow(RepairsFlow):
+    """Give a device the key that opens its packets."""
+
+    def __init__(self, entry_id: str, subentry_id: str) -> None:
+        """Initialize with the device."""
+        self._entry_id = entry_id
+        self._subentry_id = subentry_id
+
+    async def async_step_init(
+        self, user_input: dict[str, str] | None = None
+    ) -> RepairsFlowResult:
+        """Begin."""
+        return await self.async_step_confirm()
+
+    async def async_step_confirm(
+        self, user_input: dict[str, str] | None = None
+    ) -> RepairsFlowResult:
+        """Ask for the key, check it, and save it; the entry reloads with it."""
+        entry = self.hass.config_entries.async_get_entry(self._entry_id)
+        if (
+            entry is None
+            or (subentry := entry.subentries.get(self._subentry_id)) is None
+        ):
+            return self.async_abort(reason="device_removed")
+        errors: dict[str, str] = {}
+        if user_input is not None:
+            try:
+                key = parse_key(user_input[CONF_KEY])
+            except ValueError:
+                errors[CONF_KEY] = "invalid_key"
+            else:
+                if (
+                    await async_check_key(self.hass, entry, subentry.data, key)
+                    is Encryption.KEY_WRONG
+                ):
+                    errors[CONF_KEY] = "key_wrong"
+                else:
+                    self.hass.config_entries.async_update_subentry(
+                        entry, subentry, data={**subentry.data, CONF_KEY: key.hex()}
+                    )
+                    return self.async_create_entry(data={})
+        return self.async_show_form(
+            step_id="confirm",
+            data_schema=vol.Schema({vol.Required(CONF_KEY): TextSelector()}),
+            errors=errors,
+            description_placeholders={"device": subentry.title},
+        )
+
+
 async def async_create_fix_flow(
     hass: HomeAssistant, issue_id: str, data: dict[str, str | int | float | None] | None
 ) -> RepairsFlow:
-    """Return the flow that mends an issue: there is one kind that can be mended here."""
+    """Return the flow that mends an issue."""
     data = data or {}
-    return NewClientIdFlow(str(data.get("entry_id")), str(data.get(CONF_SUBENTRY_ID)))
+    entry_id, subentry_id = str(data.get("entry_id")), str(data.get(CONF_SUBENTRY_ID))
+    if data.get("issue") in {"key_missing", "key_wrong"}:
+        return KeyFlow(entry_id, subentry_id)
+    return NewClientIdFlow(entry_id, subentry_id)

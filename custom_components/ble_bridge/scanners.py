@@ -1,21 +1,28 @@
 """Scanners and their IDs: stable, unique, safe in a topic, and the user's to change."""
 
 from collections.abc import Mapping
+import contextlib
+from dataclasses import dataclass
 import re
-from typing import Final, TypedDict, TypeIs
+from typing import Any, Final, TypedDict, TypeIs, override
 
 from homeassistant.components import bluetooth
 from homeassistant.core import HomeAssistant, callback
 from homeassistant.helpers import device_registry as dr
 from homeassistant.helpers.storage import Store
-from homeassistant.util import slugify
 
 from .const import DOMAIN
 from .layouts.topics import safe_part
 from .records import Scanner
+from .settings import slug
 
 MAX_KNOWN: Final = 1_000
-_SAVE_DELAY: Final = 10
+# A scanner that heard so many a minute and hears nothing for so long (s) is silent.
+BUSY: Final = 6.0
+SILENT_AFTER: Final = 300.0
+# How much the latest measurement counts for whether a scanner is busy.
+_WEIGHT: Final = 0.2
+_SAVE_DELAY: Final = 2
 _ADDRESS_SUFFIX: Final = re.compile(r"\s*\((?:[0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}\)$")
 
 
@@ -23,11 +30,27 @@ class Stored(TypedDict):
     """What is kept across restarts.
 
     `scanners` gives the ID of each source address, `retained` the topics of each
-    destination (by subentry ID) that hold a retained message.
+    destination (by subentry ID) that hold a retained message, with whose they are.
     """
 
     scanners: dict[str, str]
-    retained: dict[str, list[str]]
+    retained: dict[str, dict[str, str]]
+
+
+class _Store(Store[Stored]):
+    """The file, in whatever version it was written."""
+
+    @override
+    async def _async_migrate_func(
+        self, old_major_version: int, old_minor_version: int, old_data: Any
+    ) -> Any:
+        """Take over what version 1.1 kept, which did not say whose a topic is."""
+        with contextlib.suppress(AttributeError, KeyError, TypeError):
+            old_data["retained"] = {
+                subentry_id: dict.fromkeys(topics, "")
+                for subentry_id, topics in old_data["retained"].items()
+            }
+        return old_data
 
 
 class BridgeStore:
@@ -35,7 +58,7 @@ class BridgeStore:
 
     def __init__(self, hass: HomeAssistant) -> None:
         """Initialize the store."""
-        self._store = Store[Stored](hass, 1, DOMAIN)
+        self._store = _Store(hass, 1, DOMAIN, minor_version=2)
         self.data: Stored = {"scanners": {}, "retained": {}}
 
     async def async_load(self) -> None:
@@ -69,10 +92,21 @@ def _is_valid(stored: object) -> TypeIs[Stored]:
             for scanner_id in scanners.values()
         )
         and all(
-            isinstance(topics, list) and all(isinstance(topic, str) for topic in topics)
+            isinstance(topics, dict)
+            and all(isinstance(owner, str) for owner in topics.values())
             for topics in retained.values()
         )
     )
+
+
+@dataclass(slots=True)
+class _Measured:
+    """When a scanner was measured, with what it had received, and when it heard last."""
+
+    time: float
+    received: int
+    heard: float
+    average: float = 0.0
 
 
 class Scanners:
@@ -91,6 +125,7 @@ class Scanners:
         self.chosen = chosen
         self._excluded = excluded
         self.by_source: dict[str, Scanner] = {}
+        self._measured: dict[str, _Measured] = {}
 
     @callback
     def get(self, source: str) -> Scanner:
@@ -123,6 +158,39 @@ class Scanners:
                 changed.append(scanner)
         return changed
 
+    @callback
+    def measure(self, monotonic: float, now: float) -> list[Scanner]:
+        """Work out how busy each scanner is; return those that fell silent, or speak again.
+
+        The latest rate says little of a scanner in a quiet place, so that the average
+        tells whether it was busy. It stands still while nothing comes.
+        """
+        changed = []
+        for source, scanner in self.by_source.items():
+            last = self._measured.get(source)
+            if last is None:
+                self._measured[source] = _Measured(
+                    monotonic, scanner.received, monotonic
+                )
+                continue
+            received = scanner.received - last.received
+            if (elapsed := monotonic - last.time) <= 0:
+                continue
+            scanner.rate = received / elapsed * 60
+            if received:
+                scanner.heard, last.heard = now, monotonic
+                last.average += (scanner.rate - last.average) * _WEIGHT
+            last.time, last.received = monotonic, scanner.received
+            silent = (
+                scanner.online
+                and last.average >= BUSY
+                and monotonic - last.heard >= SILENT_AFTER
+            )
+            if silent is not scanner.silent:
+                scanner.silent = silent
+                changed.append(scanner)
+        return changed
+
     def _id(self, source: str, name: str) -> str:
         """Return the ID that was chosen or given before, or give one."""
         if chosen := self.chosen.get(source):
@@ -131,18 +199,12 @@ class Scanners:
         taken = {*self.chosen.values()}
         taken.update(other for key, other in known.items() if key != source)
         if (scanner_id := known.get(source)) is None or scanner_id in taken:
-            scanner_id = unique_id(_slug(name) or _slug(source), taken)
+            scanner_id = unique_id(slug(name) or slug(source), taken)
             while len(known) >= MAX_KNOWN:
                 del known[next(iter(known))]
             known[source] = scanner_id
             self._store.save()
         return scanner_id
-
-
-def _slug(text: str) -> str:
-    """Return text as a slug, empty where there is no letter or digit in it."""
-    slug = slugify(text, separator="-")
-    return "" if slug == "unknown" and "unknown" not in text.lower() else slug
 
 
 def unique_id(scanner_id: str, taken: set[str]) -> str:

@@ -1,7 +1,8 @@
-"""Sensors of the bridge and of its destinations."""
+"""Sensors of the bridge, of its destinations, and of the devices."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import override
 
 from homeassistant.components.sensor import (
@@ -10,15 +11,34 @@ from homeassistant.components.sensor import (
     SensorEntityDescription,
     SensorStateClass,
 )
-from homeassistant.const import EntityCategory, UnitOfInformation, UnitOfTime
+from homeassistant.const import (
+    MAX_LENGTH_STATE_STATE,
+    SIGNAL_STRENGTH_DECIBELS_MILLIWATT,
+    EntityCategory,
+    UnitOfInformation,
+    UnitOfLength,
+    UnitOfTime,
+)
 from homeassistant.core import HomeAssistant
 from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
 from homeassistant.helpers.typing import StateType
+from homeassistant.util import dt as dt_util
+import orjson
 
 from .bridge import BleBridgeConfigEntry, Bridge
+from .decoders.fields import Kind
 from .destinations.errors import Problem
 from .destinations.mqtt import MqttDestination
-from .entity import BleBridgeEntity
+from .device import PRESENCE, SIGNAL, Device
+from .entity import (
+    BleBridgeEntity,
+    DeviceEntity,
+    FieldEntity,
+    ScannerEntity,
+    async_add_fields,
+    async_add_scanners,
+)
+from .records import Scanner
 
 PARALLEL_UPDATES = 0
 
@@ -35,6 +55,26 @@ class DestinationSensorDescription(SensorEntityDescription):
     """Describes a sensor of a destination."""
 
     value_fn: Callable[[MqttDestination], StateType]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignalSensorDescription(SensorEntityDescription):
+    """Describes a sensor of how a device is heard."""
+
+    value_fn: Callable[[Device], StateType | datetime]
+    always_available: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScannerSensorDescription(SensorEntityDescription):
+    """Describes a sensor of a scanner."""
+
+    value_fn: Callable[[Scanner], StateType | datetime]
+
+
+def _moment(seconds: float | None) -> datetime | None:
+    """Return a Unix time as Home Assistant has it."""
+    return None if seconds is None else dt_util.utc_from_timestamp(seconds)
 
 
 BRIDGE_SENSORS = (
@@ -126,6 +166,74 @@ DESTINATION_SENSORS = (
 )
 
 
+SCANNER_SENSORS = (
+    ScannerSensorDescription(
+        key="scanner_rate",
+        translation_key="scanner_rate",
+        state_class=SensorStateClass.MEASUREMENT,
+        suggested_display_precision=0,
+        entity_category=EntityCategory.DIAGNOSTIC,
+        value_fn=lambda scanner: scanner.rate,
+    ),
+    ScannerSensorDescription(
+        key="last_advertisement",
+        translation_key="last_advertisement",
+        device_class=SensorDeviceClass.TIMESTAMP,
+        entity_category=EntityCategory.DIAGNOSTIC,
+        entity_registry_enabled_default=False,
+        value_fn=lambda scanner: _moment(scanner.heard),
+    ),
+)
+SIGNAL_SENSORS = (
+    SignalSensorDescription(
+        key="rssi",
+        translation_key="rssi",
+        device_class=SensorDeviceClass.SIGNAL_STRENGTH,
+        native_unit_of_measurement=SIGNAL_STRENGTH_DECIBELS_MILLIWATT,
+        state_class=SensorStateClass.MEASUREMENT,
+        entity_category=EntityCategory.DIAGNOSTIC,
+        value_fn=lambda device: device.rssi,
+    ),
+    SignalSensorDescription(
+        key="nearest_scanner",
+        translation_key="nearest_scanner",
+        entity_category=EntityCategory.DIAGNOSTIC,
+        value_fn=lambda device: device.nearest.scanner.name if device.nearest else None,
+    ),
+    SignalSensorDescription(
+        key="estimated_distance",
+        translation_key="estimated_distance",
+        device_class=SensorDeviceClass.DISTANCE,
+        native_unit_of_measurement=UnitOfLength.METERS,
+        state_class=SensorStateClass.MEASUREMENT,
+        suggested_display_precision=1,
+        entity_category=EntityCategory.DIAGNOSTIC,
+        entity_registry_enabled_default=False,
+        value_fn=lambda device: device.distance,
+    ),
+    SignalSensorDescription(
+        key="last_seen",
+        translation_key="last_seen",
+        device_class=SensorDeviceClass.TIMESTAMP,
+        entity_category=EntityCategory.DIAGNOSTIC,
+        entity_registry_enabled_default=False,
+        always_available=True,
+        value_fn=lambda device: _moment(device.last_seen),
+    ),
+    SignalSensorDescription(
+        key="advertising_interval",
+        translation_key="advertising_interval",
+        device_class=SensorDeviceClass.DURATION,
+        native_unit_of_measurement=UnitOfTime.SECONDS,
+        state_class=SensorStateClass.MEASUREMENT,
+        suggested_display_precision=1,
+        entity_category=EntityCategory.DIAGNOSTIC,
+        entity_registry_enabled_default=False,
+        value_fn=lambda device: device.advertising_interval,
+    ),
+)
+
+
 async def async_setup_entry(
     hass: HomeAssistant,
     entry: BleBridgeConfigEntry,
@@ -144,6 +252,23 @@ async def async_setup_entry(
             ),
             config_subentry_id=subentry_id,
         )
+    async_add_scanners(
+        entry,
+        async_add_entities,
+        lambda scanner: (
+            ScannerSensor(bridge, description, scanner)
+            for description in SCANNER_SENSORS
+        ),
+    )
+    async_add_fields(
+        entry,
+        async_add_entities,
+        frozenset({Kind.NUMBER, Kind.TEXT}),
+        FieldSensor,
+        lambda bridge, device: (
+            SignalSensor(bridge, device, description) for description in SIGNAL_SENSORS
+        ),
+    )
 
 
 class BridgeSensor(BleBridgeEntity, SensorEntity):
@@ -178,3 +303,68 @@ class DestinationSensor(BleBridgeEntity, SensorEntity):
     def native_value(self) -> StateType:
         """Return the figure."""
         return self.entity_description.value_fn(self._destination)
+
+
+class ScannerSensor(ScannerEntity, SensorEntity):
+    """A figure of a scanner."""
+
+    entity_description: ScannerSensorDescription
+
+    @property
+    @override
+    def native_value(self) -> StateType | datetime:
+        """Return the figure."""
+        return self.entity_description.value_fn(self.scanner)
+
+
+class SignalSensor(DeviceEntity, SensorEntity):
+    """How a device is heard."""
+
+    entity_description: SignalSensorDescription
+    listens_to = (PRESENCE, SIGNAL)
+
+    def __init__(
+        self, bridge: Bridge, device: Device, description: SignalSensorDescription
+    ) -> None:
+        """Initialize a sensor of a device."""
+        super().__init__(bridge, device, f"signal_{description.key}")
+        self.entity_description = description
+
+    @property
+    @override
+    def available(self) -> bool:
+        """Return whether the device is there."""
+        return self.entity_description.always_available or self.device.present
+
+    @property
+    @override
+    def native_value(self) -> StateType | datetime:
+        """Return the figure."""
+        return self.entity_description.value_fn(self.device)
+
+
+class FieldSensor(FieldEntity, SensorEntity):
+    """A field of a device that is a number or a text."""
+
+    def __init__(self, bridge: Bridge, device: Device, name: str) -> None:
+        """Initialize the sensor of a field."""
+        super().__init__(bridge, device, name)
+        field = self.field
+        if field.device_class is not None:
+            self._attr_device_class = SensorDeviceClass(field.device_class)
+        if field.state_class is not None:
+            self._attr_state_class = SensorStateClass(field.state_class)
+        self._attr_native_unit_of_measurement = field.unit
+
+    @property
+    @override
+    def native_value(self) -> StateType:
+        """Return the last value, as far as a state can be it."""
+        value = self.device.values.get(self.name_in_device)
+        if self.field.kind is Kind.NUMBER:
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                return value
+            return None
+        if isinstance(value, str) or value is None:
+            return value if value is None else value[:MAX_LENGTH_STATE_STATE]
+        return orjson.dumps(value).decode()[:MAX_LENGTH_STATE_STATE]

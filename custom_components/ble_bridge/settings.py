@@ -1,8 +1,10 @@
-"""From what the user entered to how a broker is reached."""
+"""From what the user entered to how a broker is reached, and what a device is."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
+from homeassistant.config_entries import ConfigSubentry
 from homeassistant.const import (
     CONF_CLIENT_ID,
     CONF_HOST,
@@ -12,18 +14,36 @@ from homeassistant.const import (
     CONF_USERNAME,
 )
 from homeassistant.core import HomeAssistant, callback
+from homeassistant.util import slugify
 
+from .alerts import Rule
 from .const import (
+    CONF_ADDRESS,
+    CONF_ALERTS,
+    CONF_ALIAS,
     CONF_BROKER,
     CONF_CLEAN_SESSION,
+    CONF_IRK,
     CONF_KEEPALIVE,
+    CONF_KEY,
+    CONF_MINIMUM_INTERVAL,
+    CONF_PATH_LOSS,
+    CONF_REFERENCE_RSSI,
+    CONF_RSSI_CHANGE,
+    CONF_SHAPING,
+    CONF_TIMEOUT,
     CONF_TLS,
     CONF_TOPIC_BASE,
+    CONF_UNCHANGED_INTERVAL,
     DEFAULT_PORT,
+    SUBENTRY_DEVICE,
     Broker,
 )
 from .destinations.errors import ConnectError, Problem
 from .destinations.mqtt_connection import MqttProtocol, MqttSettings
+from .device import DEFAULT_PATH_LOSS, DeviceSettings
+from .records import Advertisement
+from .shaping import Shaping
 
 MQTT_DOMAIN: Final = "mqtt"
 
@@ -90,3 +110,65 @@ def home_assistant_broker(hass: HomeAssistant) -> Mapping[str, Any] | None:
         if "broker" in entry.data:
             return entry.data
     return None
+
+
+def slug(text: str) -> str:
+    """Return text as a slug, empty where there is no letter or digit in it."""
+    result = slugify(text, separator="-")
+    return "" if result == "unknown" and "unknown" not in text.lower() else result
+
+
+def device_settings(
+    subentry: ConfigSubentry, options: Mapping[str, Any]
+) -> DeviceSettings:
+    """Return what the user said of a device, and of all of them."""
+    data = subentry.data
+    shaping = {
+        key: value
+        for key, value in (data.get(CONF_SHAPING) or {}).items()
+        if value is not None
+    }
+    own = [Rule.from_dict(rule) for rule in data.get(CONF_ALERTS, ())]
+    names = {rule.name for rule in own}
+    common = [Rule.from_dict(rule) for rule in options.get(CONF_ALERTS, ())]
+    irk, key = data.get(CONF_IRK), data.get(CONF_KEY)
+    return DeviceSettings(
+        device_id=slug(data.get(CONF_ALIAS) or "") or data[CONF_ADDRESS],
+        name=subentry.title,
+        address=data.get(CONF_ADDRESS),
+        irk=bytes.fromhex(irk) if irk else None,
+        key=bytes.fromhex(key) if key else None,
+        timeout=data.get(CONF_TIMEOUT),
+        reference_rssi=data.get(CONF_REFERENCE_RSSI),
+        path_loss=data.get(CONF_PATH_LOSS) or DEFAULT_PATH_LOSS,
+        shaping=_shaping(shaping) if shaping else None,
+        rules=(*own, *(rule for rule in common if rule.name not in names)),
+    )
+
+
+def _shaping(data: Mapping[str, Any]) -> Shaping:
+    """Return which advertisements of a device are left out."""
+    return Shaping(
+        minimum_interval=data.get(CONF_MINIMUM_INTERVAL, 0.0),
+        unchanged_interval=data.get(CONF_UNCHANGED_INTERVAL),
+        rssi_change=data.get(CONF_RSSI_CHANGE),
+    )
+
+
+def new_device(advertisement: Advertisement, model: str | None) -> ConfigSubentry:
+    """Return the subentry of a device that is added as it is on air."""
+    return ConfigSubentry(
+        data=MappingProxyType({CONF_ADDRESS: advertisement.address}),
+        subentry_type=SUBENTRY_DEVICE,
+        title=device_name(advertisement, model),
+        unique_id=advertisement.address,
+    )
+
+
+def device_name(advertisement: Advertisement, model: str | None) -> str:
+    """Return what a device is called that has been given no name."""
+    name = advertisement.name
+    if not name or name == advertisement.address:
+        name = model or "Bluetooth device"
+    short = advertisement.address.replace(":", "")[-4:]
+    return name if name.upper().endswith(short) else f"{name} {short}"

@@ -33,13 +33,17 @@ class FakeConnection:
         self.got: list[int] = []
         self.willing = True
         self.pending: dict[int, list[int]] = {}
+        self.batch: int | None = None
+        self.retained: set[int] = set()
         self._mids: Iterator[int] = iter(range(1, 1_000_000))
 
     def write(self, batch: bytes) -> int | None:
         """Write a batch, or keep it for later."""
-        assert not any(len(numbers) > 1 for numbers in self.pending.values())
+        assert self.batch not in self.pending
         numbers = []
         while batch:
+            assert batch[0] in b"\x30\x31"
+            retain = batch[0] & 1
             length, start, shift = 0, 1, 0
             while True:
                 digit = batch[start]
@@ -49,14 +53,20 @@ class FakeConnection:
                     break
             packet, batch = batch[start : start + length], batch[start + length :]
             numbers.append(_number(packet[2 + int.from_bytes(packet[:2]) + 1 :]))
+            if retain:
+                self.retained.add(numbers[-1])
         if self.willing:
             self.got += numbers
             return None
-        return self._keep(numbers)
+        self.batch = self._keep(numbers)
+        return self.batch
 
-    def publish(self, topic: str, payload: bytes, *, qos: int) -> int:
+    def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> int:
         """Keep a message until it is acknowledged."""
+        assert self.batch not in self.pending
         assert len(self.pending) < self.receive_maximum
+        if retain:
+            self.retained.add(_number(payload))
         limit = self.maximum_packet_size
         if limit is not None and len(topic) + len(payload) + 8 > limit:
             raise ValueError
@@ -82,20 +92,25 @@ class OutboxMachine(RuleBasedStateMachine):
         self.connection: FakeConnection | None = None
         self.connections: list[FakeConnection] = []
         self.tallies = [Tally(), Tally()]
+        self.sent_by: dict[int, Route] = {}
         self.number = 0
         self.reported = 0
         self.limits = module.MAX_MESSAGES, module.MAX_BYTES, module._GATHER
         module.MAX_MESSAGES, module.MAX_BYTES = 20, 400  # type: ignore[misc]
         module._GATHER = 0.0  # type: ignore[misc]
 
-    @initialize(qos=st.integers(0, 1))
-    def begin(self, qos: int) -> None:
+    @initialize(
+        qos=st.tuples(st.integers(0, 2), st.integers(0, 2)),
+        retain=st.tuples(st.booleans(), st.booleans()),
+    )
+    def begin(self, qos: tuple[int, int], retain: tuple[bool, bool]) -> None:
         """Make the outbox."""
-        self.qos = qos
-        self.outbox = Outbox(self.loop, qos, self._report)
+        self.outbox = Outbox(self.loop, self._report)
         self.routes = [
-            Route(encode_topic(f"topic/{index}"), tally)
-            for index, tally in enumerate(self.tallies)
+            Route(
+                encode_topic(f"topic/{index}"), self.tallies[index], qos[index], keep
+            )
+            for index, keep in enumerate(retain)
         ]
 
     def _report(self, _problem: object) -> None:
@@ -111,6 +126,7 @@ class OutboxMachine(RuleBasedStateMachine):
         for _ in range(count):
             self.number += 1
             self.tallies[which].received += 1
+            self.sent_by[self.number] = self.routes[which]
             self.outbox.put(self.routes[which], b"%d %s" % (self.number, b"x" * size))
 
     @rule()
@@ -146,8 +162,8 @@ class OutboxMachine(RuleBasedStateMachine):
         pending = self.connection.pending
         mid = data.draw(st.sampled_from(sorted(pending)))
         numbers = pending.pop(mid)
-        at_qos_1 = min(self.qos, self.connection.maximum_qos) == 1
-        if refused and at_qos_1:
+        qos = self.sent_by[numbers[0]].qos
+        if refused and min(qos, self.connection.maximum_qos):
             self.outbox.on_refused(mid)
         else:
             self.connection.got += numbers
@@ -179,11 +195,10 @@ class OutboxMachine(RuleBasedStateMachine):
             return
         assert self.outbox.waiting == sum(tally.waiting for tally in self.tallies)
         assert all(tally.waiting >= 0 for tally in self.tallies)
-        assert self.outbox.waiting <= 20 + 20 + 4
+        assert self.outbox.waiting <= 2 * 20 + 20 + 4
         assert self.reported == sum(tally.failed for tally in self.tallies)
-        assert self.outbox._waiting_bytes == sum(
-            len(message[1]) for message in self.outbox._waiting
-        )
+        for queue in (self.outbox._unconfirmed, self.outbox._confirmed):
+            assert queue.size == sum(len(message[1]) for message in queue)
         assert sum(tally.sent for tally in self.tallies) == sum(
             len(connection.got) for connection in self.connections
         )
@@ -191,15 +206,21 @@ class OutboxMachine(RuleBasedStateMachine):
     @invariant()
     def in_order(self) -> None:
         """Check that no batch overtakes another one, and none is sent twice."""
-        if not hasattr(self, "outbox") or self.qos:
+        if not hasattr(self, "outbox"):
             return
         written = [
-            number for connection in self.connections for number in connection.got
+            number
+            for connection in self.connections
+            for number in connection.got
+            if not self.sent_by[number].qos
         ]
         assert len(written) == len(set(written))
         for connection in self.connections:
             if connection.can_batch:
-                assert connection.got == sorted(connection.got)
+                batched = [n for n in connection.got if not self.sent_by[n].qos]
+                assert batched == sorted(batched)
+            for number in connection.got:
+                assert self.sent_by[number].retain is (number in connection.retained)
 
     @override
     def teardown(self) -> None:

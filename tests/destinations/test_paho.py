@@ -134,7 +134,7 @@ async def test_without_the_queue(
         patch.setattr(connection, "_queue", None)
         tally = Tally()
         route = Route(encode_topic("guard/single"), tally)
-        outbox = Outbox(asyncio.get_running_loop(), 0, lambda _: None)
+        outbox = Outbox(asyncio.get_running_loop(), lambda _: None)
         outbox.open(connection)
 
         class Counting(Listener):

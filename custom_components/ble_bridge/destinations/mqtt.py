@@ -82,20 +82,21 @@ class MqttDestination(ConnectionListener):
         *,
         title: str,
         settings: Callable[[], MqttSettings],
-        raw: RawLayout,
+        raw: RawLayout | None,
         topic_base: str,
         qos: int,
         will: Will,
-        on_change: Callable[[MqttDestination], None],
-        on_problem: Callable[[MqttDestination, Problem | None], None],
+        on_change: Callable[[], None],
+        on_problem: Callable[[Problem | None], None],
     ) -> None:
         """Initialize the destination.
 
-        `settings` is asked before each connection (it raises ConnectError when there is
+        `raw` writes advertisements, and is None where they do not go out here. `settings` is asked before each connection (it raises ConnectError when there is
         none to be had); `on_change` is called when the connection is made or lost, and
         `on_problem` with what the user can mend, and with None when it is mended.
         """
         self.title = title
+        self.raw = raw
         self.topic_base = topic_base
         self.connection: MqttConnection | None = None
         self.last_error: Problem | None = None
@@ -104,9 +105,9 @@ class MqttDestination(ConnectionListener):
         self.rate: float | None = None
         self.latency: float | None = None
         self.tallies: dict[Scanner, Tally] = {}
-        self.outbox = Outbox(asyncio.get_running_loop(), qos, self.report)
+        self.outbox = Outbox(asyncio.get_running_loop(), self.report)
+        self._qos = qos
         self._settings = settings
-        self._raw = raw
         self._will = will
         self._on_change = on_change
         self._on_problem = on_problem
@@ -126,6 +127,8 @@ class MqttDestination(ConnectionListener):
         self, sighting: Sighting, advertisement: Advertisement
     ) -> None:
         """Send an advertisement; costs little while the broker is away."""
+        if self.raw is None:
+            return
         route = sighting.routes.get(self)
         if route is None:
             route = sighting.routes[self] = self._route(sighting)
@@ -134,12 +137,17 @@ class MqttDestination(ConnectionListener):
             route.tally.away += 1
             return
         try:
-            payload = self._raw.payload(sighting, advertisement)
+            payload = self.raw.payload(sighting, advertisement)
         except ValueError:
             # Not what the stack promises; a packet is not worth more than its count.
             route.tally.failed += 1
             self.report(Problem.INVALID_DATA)
             return
+        self.outbox.put(route, payload)
+
+    def send(self, route: Route, payload: bytes) -> None:
+        """Send a message of a record, and count it."""
+        route.tally.received += 1
         self.outbox.put(route, payload)
 
     def publish_retained(self, topic: str, payload: bytes) -> None:
@@ -166,7 +174,9 @@ class MqttDestination(ConnectionListener):
         """Return where a sighting's advertisements go."""
         tally = self.tallies.setdefault(sighting.scanner, Tally())
         return Route(
-            encode_topic(advertisement_topic(self.topic_base, sighting)), tally
+            encode_topic(advertisement_topic(self.topic_base, sighting)),
+            tally,
+            self._qos,
         )
 
     # --- figures ------------------------------------------------------------------------
@@ -189,10 +199,11 @@ class MqttDestination(ConnectionListener):
     def totals(self, scanners: list[Scanner]) -> Totals:
         """Return what became of the advertisements of all scanners.
 
-        `received = filtered + sent + dropped + waiting`, where `waiting` is what the
-        outbox holds, counted apart from the rest.
+        `received = filtered + sent + dropped + waiting`.
         """
         tallies = self.tallies.values()
+        if self.raw is None:
+            scanners = []
         return Totals(
             received=sum(scanner.received for scanner in scanners),
             filtered=sum(scanner.filtered for scanner in scanners),
@@ -201,7 +212,7 @@ class MqttDestination(ConnectionListener):
             away=sum(tally.away for tally in tallies),
             overflow=sum(tally.overflow for tally in tallies),
             failed=self.failed,
-            waiting=self.outbox.waiting,
+            waiting=sum(tally.waiting for tally in tallies),
         )
 
     def measure(self) -> None:
@@ -229,8 +240,8 @@ class MqttDestination(ConnectionListener):
             try:
                 problem = await self._async_connect_and_send()
                 self._set_down(problem)
-                self._on_problem(self, problem)
-                self._on_change(self)
+                self._on_problem(problem)
+                self._on_change()
             except Exception:
                 _LOGGER.exception("Unexpected error with %s", self.title)
                 if self.connection is not None:
@@ -241,7 +252,7 @@ class MqttDestination(ConnectionListener):
                 LONGEST_DELAY if self._disputed else self._backoff.next()
             )
 
-    async def async_stop(self, goodbye: Callable[[MqttDestination], None]) -> None:
+    async def async_stop(self, goodbye: Callable[[], None]) -> None:
         """Send what waits, then let `goodbye` publish its last words, and disconnect.
 
         The caller has cancelled `async_run`, and no advertisement comes any more.
@@ -250,7 +261,7 @@ class MqttDestination(ConnectionListener):
             deadline = asyncio.get_running_loop().time() + DISCONNECT_TIMEOUT
             await self.outbox.async_drain(DISCONNECT_TIMEOUT / 2)
             try:
-                goodbye(self)
+                goodbye()
             finally:
                 self.connection = None
                 await connection.async_close(
@@ -308,7 +319,7 @@ class MqttDestination(ConnectionListener):
         if not self._disputed:
             self._recover()
         self.outbox.open(connection)
-        self._on_change(self)
+        self._on_change()
 
     def _recover(self) -> None:
         """Take note that all is well again."""
@@ -317,7 +328,7 @@ class MqttDestination(ConnectionListener):
             away = asyncio.get_running_loop().time() - self._down_since
             self._down_since = None
             _LOGGER.info("Connected to %s after %.0f seconds", self.title, away)
-        self._on_problem(self, None)
+        self._on_problem(None)
 
     def _set_down(self, problem: Problem) -> None:
         """Take note that there is no connection."""

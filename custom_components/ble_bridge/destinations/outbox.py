@@ -2,14 +2,15 @@
 
 At QoS 0, messages are collected and written in batches: at once on a quiet bus, in bulk
 on a busy one. One batch is under way at a time; while it is, the next one is collected.
-At QoS 1 each message waits for its acknowledgement, a bounded number at once. Either way
-a slow broker meets a bounded buffer whose oldest messages make room, and one that is away
-meets none: nothing is kept (the drop policy).
+At QoS 1 and 2 each message waits for its acknowledgement, a bounded number at once. Each
+of the two has a queue of its own, so that a flood of the one leaves the other alone.
+Either way a slow broker meets a bounded buffer whose oldest messages make room, and one
+that is away meets none: nothing is kept (the drop policy).
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 import logging
 from typing import Final
 
@@ -28,9 +29,9 @@ _GATHER: Final = 0.003
 type Message = tuple[Route, bytes, float]
 
 
-def _fixed_header(remaining: int) -> bytes:
+def _fixed_header(remaining: int, retain: bool) -> bytes:
     """Return the fixed header of a QoS 0 PUBLISH packet (MQTT 5, 2.1)."""
-    header = bytearray(b"\x30")
+    header = bytearray(b"\x31" if retain else b"\x30")
     while True:
         remaining, digit = divmod(remaining, 128)
         if not remaining:
@@ -39,30 +40,58 @@ def _fixed_header(remaining: int) -> bytes:
         header.append(digit | 0x80)
 
 
-_FIXED_HEADERS: Final = [_fixed_header(remaining) for remaining in range(4096)]
+_FIXED_HEADERS: Final = [_fixed_header(remaining, False) for remaining in range(4096)]
+
+
+class _Queue(deque[Message]):
+    """Messages that wait, and how many bytes they are."""
+
+    size = 0
+
+    def put(self, message: Message) -> None:
+        """Take a message; the oldest makes room where there is none."""
+        self.append(message)
+        self.size += len(message[1])
+        if self.size > MAX_BYTES or len(self) > MAX_MESSAGES:
+            self.take()[0].tally.overflow += 1
+
+    def take(self) -> Message:
+        """Return the oldest message."""
+        message = self.popleft()
+        self.size -= len(message[1])
+        return message
+
+    def put_back(self, messages: Iterable[Message]) -> None:
+        """Take messages that go before all others."""
+        for message in messages:
+            self.appendleft(message)
+            self.size += len(message[1])
+
+    def drop(self) -> None:
+        """Drop all of them, since the broker is away."""
+        for route, _, _ in self:
+            route.tally.away += 1
+        self.clear()
+        self.size = 0
 
 
 class Outbox:
     """The messages of one destination that are not sent yet."""
 
     def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        qos: int,
-        report: Callable[[Problem], None],
+        self, loop: asyncio.AbstractEventLoop, report: Callable[[Problem], None]
     ) -> None:
         """Initialize; `report` is told of messages that the broker or we rejected."""
         self.bytes_sent = 0
         self.latency_sum = 0.0
         self.latency_count = 0
         self._loop = loop
-        self._qos = qos
-        self._at_most_once = qos == 0
+        self._maximum_qos = 0
         self._batching = False
         self._report = report
         self._connection: MqttConnection | None = None
-        self._waiting: deque[Message] = deque()
-        self._waiting_bytes = 0
+        self._unconfirmed = _Queue()
+        self._confirmed = _Queue()
         self._flushing: asyncio.Handle | None = None
         self._flushed = 0.0
         self._under_way: list[Message] = []
@@ -74,33 +103,31 @@ class Outbox:
     @property
     def waiting(self) -> int:
         """Return how many messages are neither sent nor dropped."""
-        return len(self._waiting) + len(self._under_way) + len(self._inflight)
+        return (
+            len(self._unconfirmed)
+            + len(self._confirmed)
+            + len(self._under_way)
+            + len(self._inflight)
+        )
 
     def put(self, route: Route, payload: bytes) -> None:
         """Take a message whose tally has counted it as received."""
         if self._connection is None:
             route.tally.away += 1
             return
-        self._waiting.append((route, payload, self._loop.time()))
-        self._waiting_bytes += len(payload)
-        if self._waiting_bytes > MAX_BYTES or len(self._waiting) > MAX_MESSAGES:
-            oldest, dropped, _ = self._waiting.popleft()
-            self._waiting_bytes -= len(dropped)
-            oldest.tally.overflow += 1
+        queue = self._confirmed if route.qos else self._unconfirmed
+        queue.put((route, payload, self._loop.time()))
         if self._flushing is None and not self._under_way:
             self._schedule()
 
     def open(self, connection: MqttConnection) -> None:
         """Send over a connection, beginning with what an earlier one left unanswered."""
         self._connection = connection
-        self._at_most_once = min(self._qos, connection.maximum_qos) == 0
-        self._batching = self._at_most_once and connection.can_batch
-        self._waiting.extendleft(reversed(self._inflight.values()))
-        self._waiting_bytes += sum(
-            len(message[1]) for message in self._inflight.values()
-        )
+        self._maximum_qos = connection.maximum_qos
+        self._batching = connection.can_batch
+        self._confirmed.put_back(reversed(self._inflight.values()))
         self._inflight.clear()
-        if self._waiting:
+        if self._confirmed:
             self._schedule()
 
     def close(self) -> None:
@@ -110,16 +137,18 @@ class Outbox:
         connection (QoS 1 is at least once, and QoS 0 at most once).
         """
         self._connection = None
-        if self._at_most_once:
-            self.give_up()
         if self._flushing is not None:
             self._flushing.cancel()
             self._flushing = None
-        for route, _, _ in (*self._under_way, *self._waiting):
+        for route, _, _ in self._under_way:
             route.tally.away += 1
         self._under_way = []
-        self._waiting.clear()
-        self._waiting_bytes = 0
+        self._unconfirmed.drop()
+        self._confirmed.drop()
+        for mid, (route, _, _) in list(self._inflight.items()):
+            if not min(route.qos, self._maximum_qos):
+                route.tally.away += 1
+                del self._inflight[mid]
         self._tell_drained()
 
     def give_up(self) -> None:
@@ -144,12 +173,13 @@ class Outbox:
         """Write what waits now."""
         self._flushing = None
         self._flushed = self._loop.time()
-        if self._connection is None:
+        if self._connection is None or self._under_way:
             return
+        self._flush_singly(self._connection, self._confirmed)
         if self._batching:
             self._flush_batch(self._connection)
         else:
-            self._flush_singly(self._connection)
+            self._flush_singly(self._connection, self._unconfirmed)
 
     def on_written(self, mid: int) -> None:
         """Take note that a batch was written, or a message acknowledged."""
@@ -168,7 +198,7 @@ class Outbox:
 
     def _go_on(self) -> None:
         """Send what waits, or tell that nothing does."""
-        if self._waiting:
+        if self._unconfirmed or self._confirmed:
             if self._flushing is None:
                 self._schedule()
         elif not self.waiting:
@@ -188,23 +218,21 @@ class Outbox:
 
     def _flush_batch(self, connection: MqttConnection) -> None:
         """Write what waits as ready-made packets in one piece."""
-        if self._under_way:
-            return
-        waiting = self._waiting
+        queue = self._unconfirmed
         batch: list[Message] = []
         pieces: list[bytes] = []
         middle = connection.publish_head
         limit = connection.maximum_packet_size
-        for _ in range(min(len(waiting), connection.batch_size)):
-            message = waiting.popleft()
+        for _ in range(min(len(queue), connection.batch_size)):
+            message = queue.popleft()
             route, payload, _ = message
-            self._waiting_bytes -= len(payload)
+            queue.size -= len(payload)
             head = route.head
             remaining = len(head) + len(middle) + len(payload)
             header = (
                 _FIXED_HEADERS[remaining]
-                if remaining < 4096
-                else _fixed_header(remaining)
+                if remaining < 4096 and not route.retain
+                else _fixed_header(remaining, route.retain)
             )
             if limit is not None and remaining + len(header) > limit:
                 self._fail(route)
@@ -219,21 +247,19 @@ class Outbox:
                 self._under_way, self._under_way_mid = batch, mid
                 self._under_way_bytes = len(data)
         if not self._under_way:
-            if waiting:
+            if queue:
                 self._flushing = self._loop.call_soon(self.flush)
-            else:
-                self._go_on()
+            elif not self.waiting:
+                self._tell_drained()
 
-    def _flush_singly(self, connection: MqttConnection) -> None:
+    def _flush_singly(self, connection: MqttConnection, queue: _Queue) -> None:
         """Publish what waits through paho, up to what may be unacknowledged at once."""
-        waiting = self._waiting
-        while waiting and len(self._inflight) < connection.receive_maximum:
-            message = waiting.popleft()
+        while queue and len(self._inflight) < connection.receive_maximum:
+            message = queue.take()
             route, payload, _ = message
-            self._waiting_bytes -= len(payload)
             try:
                 mid = connection.publish(
-                    route.head[2:].decode(), payload, qos=self._qos
+                    route.head[2:].decode(), payload, qos=route.qos, retain=route.retain
                 )
             except ValueError:
                 self._fail(route)

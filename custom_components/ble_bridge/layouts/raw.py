@@ -12,6 +12,7 @@ from bluetooth_data_tools import parse_advertisement_data_bytes
 import orjson
 
 from ..records import Advertisement, Scanner, Sighting
+from .payloads import iso_timestamp, safe_text
 from .topics import safe_part
 
 # Readings of RSSI that mean "not known": HCI's 127, the stack's own -127, and 0, which is
@@ -114,7 +115,7 @@ class RawLayout:
                 orjson.dumps(
                     {
                         "scanner_id": sighting.scanner.scanner_id,
-                        "mac_address": _text(sighting.address),
+                        "mac_address": safe_text(sighting.address),
                     }
                 )[:-1]
                 + b',"rssi":'
@@ -146,22 +147,22 @@ def _data(advertisement: Advertisement) -> dict[str, object]:
             (company_id & 0xFFFF).to_bytes(2, "little").hex(): value.hex()
             for company_id, value in manufacturer_data.items()
         },
-        "service_uuids": [_text(uuid.lower()) for uuid in service_uuids],
-        "local_name": _text(name) if name else None,
+        "service_uuids": [safe_text(uuid.lower()) for uuid in service_uuids],
+        "local_name": safe_text(name) if name else None,
         "service_data": {
-            _text(uuid.lower()): value.hex() for uuid, value in service_data.items()
+            safe_text(uuid.lower()): value.hex() for uuid, value in service_data.items()
         },
         "tx_power": None if tx_power in NO_TX_POWER else tx_power,
         "connectable": bool(advertisement.connectable),
     }
-    if address_type := _address_type(advertisement):
-        data["address_type"] = address_type
+    if found := address_type(advertisement):
+        data["address_type"] = found
     if raw is not None:
         data["raw"] = raw.hex()
     return data
 
 
-def _address_type(advertisement: Advertisement) -> str | None:
+def address_type(advertisement: Advertisement) -> str | None:
     """Return `public` or `random` where the scanner gives it."""
     details = advertisement.device.details
     if not isinstance(details, dict):
@@ -169,20 +170,6 @@ def _address_type(advertisement: Advertisement) -> str | None:
     if isinstance(properties := details.get("props"), dict):  # BlueZ
         return _ADDRESS_TYPES.get(properties.get("AddressType", ""))
     return _ADDRESS_TYPES.get(details.get("address_type", ""))  # ESPHome
-
-
-def _text(text: str) -> str:
-    """Return text that UTF-8 can say: a lone surrogate becomes a question mark."""
-    return text.encode(errors="replace").decode()
-
-
-def iso_timestamp(seconds: float) -> str:
-    """Return a Unix time in seconds as UTC, ISO 8601 with milliseconds and Z."""
-    whole = int(seconds)
-    return (
-        time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
-        + f".{int(seconds % 1 * 1000):03d}Z"
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,496 @@
+"""One device of the user's: its values, its presence, its alerts."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+import time
+from typing import Any, Final, Protocol
+import uuid
+
+from .alerts import Change, Rule, RuleKind, Watch
+from .decoders import DeviceDecoder, Encryption
+from .decoders.model import Decoded, DecodeError, KeyMissing, KeyWrong
+from .feed import Advertiser
+from .layouts.raw import NO_RSSI
+from .ordering import History, News, items
+from .records import (
+    Advertisement,
+    Alert,
+    Connectivity,
+    DeviceIdentity,
+    Error,
+    Reading,
+    Record,
+    Sighting,
+    Value,
+)
+from .shaping import Shaper, Shaping
+
+MAX_FIELDS: Final = 64
+# How long what a scanner heard counts for signal strength and nearest scanner (s).
+SIGNAL_AGE: Final = 60.0
+# How much stronger (dB) another scanner must hear a device to be the nearest.
+_NEARER: Final = 5
+# An event that is said again was another one when something else was said for so long (s).
+_NEW_EVENT: Final = 1.0
+# How often the same error of a device is told (s).
+ERROR_INTERVAL: Final = 300.0
+# After how long the stack gives up a device whose interval it does not know (s).
+FALLBACK_TIMEOUT: Final = 900.0
+DEFAULT_REFERENCE_RSSI: Final = -59
+DEFAULT_PATH_LOSS: Final = 2.5
+
+# What can be listened to, beside the names of fields.
+PRESENCE: Final = "presence!"
+SIGNAL: Final = "signal!"
+MODEL: Final = "model!"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceSettings:
+    """What the user said of a device.
+
+    `timeout` (s) is after how long without a packet it is gone; without one the stack says
+    so. `reference_rssi` (dBm) is what is heard one metre away, `path_loss` the exponent by
+    which it falls off.
+    """
+
+    device_id: str
+    name: str
+    address: str | None = None
+    irk: bytes | None = None
+    key: bytes | None = None
+    timeout: float | None = None
+    reference_rssi: int | None = None
+    path_loss: float = DEFAULT_PATH_LOSS
+    shaping: Shaping | None = None
+    rules: tuple[Rule, ...] = ()
+
+
+class Owner(Protocol):
+    """Who has a device, and is told what becomes of it."""
+
+    def on_record(self, device: Device, record: Record) -> None:
+        """Take a record of the device."""
+
+    def on_fields(self, device: Device, names: list[str]) -> None:
+        """Take note of fields that the device has not had before."""
+
+    def on_values(self, device: Device, names: Iterable[str]) -> None:
+        """Take note of fields, or other things to listen to, that changed."""
+
+    def on_event(self, device: Device, name: str, event: str) -> None:
+        """Take note of something that happened."""
+
+    def on_alert(self, device: Device, watch: Watch, change: Change) -> None:
+        """Take note of an alert that started or ended."""
+
+    def on_encryption(self, device: Device, encryption: Encryption) -> None:
+        """Take note of what the device's key opens."""
+
+    def interval(self, address: str) -> float | None:
+        """Return how often an address sends (s), if that is known."""
+
+
+@dataclass(slots=True, eq=False)
+class Counters:
+    """What became of a device's packets."""
+
+    readings: int = 0
+    late: int = 0
+    undecoded: int = 0
+    errors: dict[str, int] = field(default_factory=dict)
+
+
+class Device:
+    """What is known of a device, kept up by its packets."""
+
+    def __init__(
+        self,
+        subentry_id: str,
+        settings: DeviceSettings,
+        decoder: DeviceDecoder,
+        owner: Owner,
+    ) -> None:
+        """Initialize a device that has not been heard yet."""
+        self.subentry_id = subentry_id
+        self.settings = settings
+        self.decoder = decoder
+        self.identity = DeviceIdentity(
+            settings.device_id, settings.address, settings.name
+        )
+        self.manufacturer: str | None = None
+        self.values: dict[str, Value] = {}
+        self.events: set[str] = set()
+        self.advertisers: dict[str, Advertiser] = {}
+        self.present = False
+        self.connection_id: str | None = None
+        self.heard = 0.0
+        self.nearest: Sighting | None = None
+        self.counters = Counters()
+        self.shaper = Shaper(settings.shaping) if settings.shaping else None
+        self.watches = [Watch(rule) for rule in settings.rules]
+        self.encryption = Encryption.NONE
+        self.waiting: tuple[Sighting, Advertisement] | None = None
+        self._owner = owner
+        self._history = History()
+        self._told: dict[str, float] = {}
+
+    # --- packets ------------------------------------------------------------------------
+
+    def on_advertisement(
+        self, sighting: Sighting, advertisement: Advertisement, changed: bool
+    ) -> bool:
+        """Take a packet, and tell whether it goes out as it is.
+
+        A payload that stays the same costs no more than this.
+        """
+        now = advertisement.time
+        sighting.rssi = advertisement.rssi
+        self.heard = max(self.heard, now)
+        if not self.present:
+            self._arrive(sighting, advertisement)
+        happened = False
+        if changed or self._history.is_due(sighting.scanner.source, now):
+            happened = self._on_payload(sighting, advertisement)
+        return (
+            self.shaper is None
+            or self.shaper.passes(sighting, advertisement, changed)
+            or happened
+        )
+
+    def decode_again(self) -> None:
+        """Decode what waited for its library."""
+        if self.waiting is not None:
+            (sighting, advertisement), self.waiting = self.waiting, None
+            self._decode(sighting, advertisement, News.FRESH, 0.0)
+
+    def _on_payload(self, sighting: Sighting, advertisement: Advertisement) -> bool:
+        """Make a reading of a payload that is news, and tell whether something happened."""
+        said = items(advertisement)
+        if not said:
+            return False
+        news, pause = self._history.judge(
+            sighting.scanner.source,
+            said,
+            advertisement.time,
+            self.decoder.counter(advertisement),
+        )
+        if news is News.LATE:
+            self.counters.late += 1
+            return False
+        return self._decode(sighting, advertisement, news, pause)
+
+    def _decode(
+        self, sighting: Sighting, advertisement: Advertisement, news: News, pause: float
+    ) -> bool:
+        """Decode a packet, and tell whether something happened."""
+        try:
+            decoded = self.decoder.decode(advertisement)
+        except DecodeError as err:
+            self._on_undecodable(err)
+            return False
+        if self.decoder.pending:
+            self.waiting = sighting, advertisement
+            return True
+        self._set_encryption(self.decoder.encryption)
+        if decoded is None:
+            self.counters.undecoded += 1
+            return False
+        events = decoded.events
+        if news is News.AGAIN and pause < _NEW_EVENT:
+            events = {}
+        changed = [
+            name
+            for name, value in decoded.values.items()
+            if self.values.get(name) != value or name not in self.values
+        ]
+        if news is News.AGAIN and not changed and not events:
+            return False
+        self._take(sighting, advertisement, decoded, events, changed)
+        return bool(events)
+
+    def _take(
+        self,
+        sighting: Sighting,
+        advertisement: Advertisement,
+        decoded: Decoded,
+        events: Mapping[str, str],
+        changed: list[str],
+    ) -> None:
+        """Take over what a packet says, and tell of it."""
+        now = _unix(advertisement.time)
+        self._identify(advertisement.address, decoded)
+        values = dict(decoded.values)
+        if new := [
+            name
+            for name in (*values, *decoded.events)
+            if name not in self.values and name not in self.events
+        ]:
+            room = MAX_FIELDS - len(self.values) - len(self.events)
+            for name in new[max(room, 0) :]:
+                values.pop(name, None)
+            new = new[: max(room, 0)]
+            self.events.update(name for name in new if name in decoded.events)
+        self.values.update(values)
+        rssi = None if advertisement.rssi in NO_RSSI else advertisement.rssi
+        self.counters.readings += 1
+        if new:
+            self._owner.on_fields(self, new)
+        self._owner.on_record(
+            self,
+            Reading(
+                device=self.identity,
+                time=now,
+                scanner_id=sighting.scanner.scanner_id,
+                rssi=rssi,
+                values=values,
+                events=events,
+            ),
+        )
+        for name, event in events.items():
+            self._owner.on_event(self, name, event)
+        if changed:
+            self._owner.on_values(self, changed)
+        for watch in self.watches:
+            for name in watch.rule.fields:
+                if name in values:
+                    self._tell(watch, watch.on_value(values[name], now))
+
+    def _identify(self, address: str, decoded: Decoded) -> None:
+        """Take note of the address and the model."""
+        if self.identity.address != address or self.identity.model != decoded.model:
+            self.identity = DeviceIdentity(
+                self.settings.device_id, address, self.settings.name, decoded.model
+            )
+            self.manufacturer = decoded.manufacturer
+            self._owner.on_values(self, [MODEL])
+
+    # --- what goes wrong ----------------------------------------------------------------
+
+    def _on_undecodable(self, err: DecodeError) -> None:
+        """Tell of a packet that could not be decoded."""
+        if isinstance(err, KeyMissing):
+            self._set_encryption(Encryption.KEY_MISSING)
+            self.tell_error("key_missing", "The packets are encrypted; a key is needed")
+        elif isinstance(err, KeyWrong):
+            self._set_encryption(Encryption.KEY_WRONG)
+            self.tell_error("key_wrong", "The packets are encrypted with another key")
+        else:
+            cause = type(err.__cause__ or err).__name__
+            source = self.decoder.source
+            self.tell_error(
+                "cannot_decode",
+                "A packet could not be decoded",
+                {"source": source.name if source else "", "cause": cause},
+            )
+
+    def tell_error(
+        self, name: str, body: str, tags: Mapping[str, str] | None = None
+    ) -> None:
+        """Tell of an error, each no more often than its interval; the rest is counted."""
+        self.counters.errors[name] = self.counters.errors.get(name, 0) + 1
+        now = time.monotonic()
+        if now - self._told.get(name, -ERROR_INTERVAL) < ERROR_INTERVAL:
+            return
+        self._told[name] = now
+        self._owner.on_record(
+            self,
+            Error(
+                device=self.identity,
+                name=name,
+                body=body,
+                tags={
+                    **(tags or {}),
+                    "count": str(self.counters.errors[name]),
+                },
+                created_at=time.time(),
+            ),
+        )
+
+    def _set_encryption(self, encryption: Encryption) -> None:
+        """Take note of what the key opens, and tell when that is something else."""
+        if encryption is not self.encryption:
+            self.encryption = encryption
+            self._owner.on_encryption(self, encryption)
+
+    # --- presence -----------------------------------------------------------------------
+
+    def _arrive(self, sighting: Sighting, advertisement: Advertisement) -> None:
+        """Take note that the device is there."""
+        self.present = True
+        self.nearest = sighting
+        self.connection_id = str(uuid.uuid4())
+        self._tell_presence(_unix(advertisement.time))
+
+    def _leave(self) -> None:
+        """Take note that the device is gone."""
+        self.present = False
+        self.nearest = None
+        self._tell_presence(time.time())
+
+    def _tell_presence(self, now: float) -> None:
+        """Tell that the device came or went."""
+        self._owner.on_record(
+            self,
+            Connectivity(
+                device=self.identity,
+                connection_id=self.connection_id or "",
+                connected=self.present,
+                created_at=now,
+            ),
+        )
+        self._owner.on_values(self, [PRESENCE, SIGNAL])
+        for watch in self.watches:
+            self._tell(watch, watch.on_presence(self.present, now))
+
+    def on_gone(self, advertiser: Advertiser) -> None:
+        """Take note that the stack does not hear an address any more."""
+        self.advertisers.pop(advertiser.address, None)
+        if self.present and not self.advertisers and self.settings.timeout is None:
+            self._leave()
+
+    # --- what time brings ---------------------------------------------------------------
+
+    def check(self, monotonic: float, now: float) -> None:
+        """See whether the device has gone, and whether an alert is due."""
+        timeout = self.settings.timeout
+        if timeout is None and not self.advertisers:
+            # Nobody hears it since we began, so nobody will say that it is gone.
+            timeout = FALLBACK_TIMEOUT
+        if self.present and timeout is not None and monotonic - self.heard > timeout:
+            self._leave()
+        for watch in self.watches:
+            if watch.deadline is not None and watch.deadline <= now:
+                self._tell(watch, watch.check(now))
+
+    def measure(self, monotonic: float, now: float) -> None:
+        """Find the nearest scanner, and judge the signal."""
+        heard = [
+            sighting
+            for advertiser in self.advertisers.values()
+            for sighting in advertiser.sightings.values()
+            if monotonic - sighting.time < SIGNAL_AGE
+            and sighting.rssi is not None
+            and sighting.rssi not in NO_RSSI
+        ]
+        best = max(heard, key=lambda sighting: sighting.rssi or -128, default=None)
+        if best is None:
+            return
+        current = self.nearest
+        if (
+            current is None
+            or current not in heard
+            or (best.rssi or -128) >= (current.rssi or -128) + _NEARER
+        ):
+            self.nearest = best
+        self._owner.on_values(self, [SIGNAL])
+        for watch in self.watches:
+            if watch.rule.kind is RuleKind.WEAK_SIGNAL:
+                self._tell(watch, watch.on_value(self.rssi, now))
+
+    @property
+    def rssi(self) -> int | None:
+        """Return the signal strength at the nearest scanner (dBm)."""
+        if self.nearest is None or self.nearest.rssi in NO_RSSI:
+            return None
+        return self.nearest.rssi
+
+    @property
+    def distance(self) -> float | None:
+        """Return the distance to the nearest scanner (m), as far as the signal tells."""
+        if (rssi := self.rssi) is None:
+            return None
+        reference = self.settings.reference_rssi
+        if reference is None:
+            power = self.values.get("beacon_power")
+            reference = power if isinstance(power, int) else DEFAULT_REFERENCE_RSSI
+        exponent = (reference - rssi) / (10 * self.settings.path_loss)
+        return round(10.0 ** min(max(exponent, -3.0), 4.0), 2)
+
+    @property
+    def advertising_interval(self) -> float | None:
+        """Return how often the device sends (s), as far as the stack has learned it."""
+        intervals = (
+            self._owner.interval(address) for address in tuple(self.advertisers)
+        )
+        return min((found for found in intervals if found is not None), default=None)
+
+    @property
+    def last_seen(self) -> float | None:
+        """Return when the device was heard last (Unix time, seconds)."""
+        return _unix(self.heard) if self.heard else None
+
+    # --- alerts -------------------------------------------------------------------------
+
+    def _tell(self, watch: Watch, change: Change | None) -> None:
+        """Tell of an alert that started or ended."""
+        if change is None:
+            return
+        self._owner.on_record(
+            self,
+            Alert(
+                device=self.identity,
+                name=watch.rule.name,
+                started_at=change.started_at,
+                ended_at=change.ended_at,
+                audiences=watch.rule.audiences,
+            ),
+        )
+        self._owner.on_alert(self, watch, change)
+
+    def end_alerts(self, now: float) -> None:
+        """End what is open, for its rule or the device is going."""
+        for watch in self.watches:
+            self._tell(watch, watch.stop(now))
+
+    # --- across restarts ----------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """Return what is kept across a restart, as JSON."""
+        return {
+            "values": self.values,
+            "events": sorted(self.events),
+            "address": self.identity.address,
+            "model": self.identity.model,
+            "manufacturer": self.manufacturer,
+            "present": self.present,
+            "connection_id": self.connection_id,
+            "last_seen": self.last_seen,
+            "alerts": {watch.rule.rule_id: watch.state() for watch in self.watches},
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over what was kept, as far as it is what `state` writes."""
+        values = state.get("values")
+        if isinstance(values, dict):
+            self.values = dict(list(values.items())[:MAX_FIELDS])
+        events = state.get("events")
+        if isinstance(events, list):
+            self.events = {str(name) for name in events[:MAX_FIELDS]}
+        model, address = state.get("model"), state.get("address")
+        self.identity = DeviceIdentity(
+            self.settings.device_id,
+            address if isinstance(address, str) else self.settings.address,
+            self.settings.name,
+            model if isinstance(model, str) else None,
+        )
+        manufacturer = state.get("manufacturer")
+        self.manufacturer = manufacturer if isinstance(manufacturer, str) else None
+        last_seen = state.get("last_seen")
+        if isinstance(last_seen, int | float):
+            # Monotonic clocks begin anew with the machine, so age is what counts.
+            age = max(time.time() - last_seen, 0.0)
+            self.heard = time.monotonic() - age
+        connection_id = state.get("connection_id")
+        if isinstance(connection_id, str) and self.heard:
+            self.connection_id = connection_id
+            self.present = state.get("present") is True
+        alerts = state.get("alerts")
+        if isinstance(alerts, dict):
+            for watch in self.watches:
+                watch.restore(alerts.get(watch.rule.rule_id))
+
+
+def _unix(monotonic: float) -> float:
+    """Return a `CLOCK_MONOTONIC` time as Unix time (s)."""
+    return monotonic + time.time() - time.monotonic()

@@ -1,0 +1,521 @@
+"""The user's devices: which there are, and what is told of them to the rest."""
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timedelta
+import logging
+import time
+from typing import Any, Final, override
+
+from homeassistant.components import bluetooth
+from homeassistant.config_entries import ConfigEntry, ConfigSubentry
+from homeassistant.core import CALLBACK_TYPE, HassJob, HomeAssistant, callback
+from homeassistant.helpers import device_registry as dr
+from homeassistant.helpers.event import async_call_later, async_track_time_interval
+from homeassistant.helpers.storage import Store
+
+from . import repairs
+from .alerts import Change, Watch
+from .const import CONF_AUTOMATIC, DOMAIN, EVENT_ALERT, SUBENTRY_DEVICE
+from .decoders import Decoders, DeviceDecoder, Encryption
+from .decoders.model import DecodeError, KeyMissing
+from .decoders.sources import Source
+from .device import MODEL, Device, Owner
+from .feed import Advertiser
+from .irk import Resolver, is_stable
+from .layouts.raw import address_type
+from .records import Advertisement, Record, Sighting
+from .settings import device_settings, new_device
+
+_LOGGER = logging.getLogger(__name__)
+
+CHECK_INTERVAL: Final = 1
+SIGNAL_INTERVAL: Final = 10
+# How often values are written to disk, as Home Assistant does with its own states.
+SAVE_INTERVAL: Final = 15 * 60
+_SAVE_SOON: Final = 1
+# At most this many devices are added without asking.
+MAX_AUTOMATIC: Final = 1_000
+# Devices that come on air together are added together.
+_GATHER: Final = 2.0
+# What phones send too.
+_BEACONS: Final = frozenset({"ibeacon", "eddystone"})
+# States are written at most this often (s).
+STATE_INTERVAL: Final = 1.0
+
+type Stored = dict[str, Any]
+
+
+class DeviceStore:
+    """What is known of the devices, across restarts."""
+
+    def __init__(self, hass: HomeAssistant) -> None:
+        """Initialize the store."""
+        self._store = Store[Stored](hass, 1, f"{DOMAIN}.devices")
+        self.states: dict[str, Mapping[str, Any]] = {}
+        self.removed: list[str] = []
+
+    async def async_load(self) -> None:
+        """Read what was kept, as far as it is what we write."""
+        stored = await self._store.async_load()
+        if not isinstance(stored, dict):
+            return
+        if isinstance(states := stored.get("devices"), dict):
+            self.states = {
+                key: state for key, state in states.items() if isinstance(state, dict)
+            }
+        if isinstance(removed := stored.get("removed"), list):
+            self.removed = [address for address in removed if isinstance(address, str)]
+
+    @callback
+    def save_soon(self, data: Callable[[], Stored]) -> None:
+        """Write within a second."""
+        self._store.async_delay_save(data, _SAVE_SOON)
+
+    async def async_save(self, data: Stored) -> None:
+        """Write now."""
+        await self._store.async_save(data)
+
+    async def async_remove(self) -> None:
+        """Remove what was kept."""
+        await self._store.async_remove()
+
+
+class Prospect:
+    """An address that becomes a device by itself as soon as one of its packets decodes."""
+
+    __slots__ = ("_decoder", "_devices")
+
+    def __init__(self, devices: Devices, decoder: DeviceDecoder) -> None:
+        """Initialize."""
+        self._devices = devices
+        self._decoder = decoder
+
+    def on_advertisement(
+        self, sighting: Sighting, advertisement: Advertisement, changed: bool
+    ) -> bool:
+        """Try a packet that is new; all of them go out."""
+        if changed or self._decoder.pending:
+            self._try(advertisement)
+        return True
+
+    def _try(self, advertisement: Advertisement) -> None:
+        """Add the device if it is known, though its packets may be encrypted."""
+        try:
+            decoded = self._decoder.decode(advertisement)
+        except KeyMissing:
+            source = self._decoder.source
+            model = source.title if source else None
+        except DecodeError:
+            return
+        else:
+            if decoded is None:
+                return
+            model = decoded.model
+        if self._is_stable(advertisement):
+            self._devices.add_soon(advertisement, model)
+
+    def _is_stable(self, advertisement: Advertisement) -> bool:
+        """Tell whether the device keeps its address.
+
+        Where nobody knows, it does if it is a sensor: phones send beacons, and change.
+        """
+        stable = is_stable(advertisement.address, address_type(advertisement))
+        source = self._decoder.source
+        return stable is True or (
+            stable is None and source is not None and source.name not in _BEACONS
+        )
+
+
+class Devices(Owner):
+    """The devices that the user has added."""
+
+    def __init__(
+        self,
+        hass: HomeAssistant,
+        entry: ConfigEntry[Any],
+        store: DeviceStore,
+        decoders: Decoders,
+        on_record: Callable[[Device, Record], None],
+    ) -> None:
+        """Initialize; `on_record` takes what is published."""
+        self.hass = hass
+        self.entry = entry
+        self.by_id: dict[str, Device] = {}
+        self.decoders = decoders
+        self._store = store
+        self._on_record = on_record
+        self._by_address: dict[str, Device] = {}
+        self._resolver = Resolver()
+        self._advertisers: Mapping[str, Advertiser] = {}
+        self._adders: list[Callable[[Device, Iterable[str]], None]] = []
+        self._listeners: dict[tuple[str, str], set[CALLBACK_TYPE]] = {}
+        self._event_listeners: dict[tuple[str, str], set[Callable[[str], None]]] = {}
+        self._dirty: dict[str, set[str]] = {}
+        self._written: dict[str, float] = {}
+        self._writing: CALLBACK_TYPE | None = None
+        self._timers: list[CALLBACK_TYPE] = []
+        self._adding: dict[str, tuple[Advertisement, str | None]] = {}
+        self._cancel_adding: CALLBACK_TYPE | None = None
+        self._loading: set[str] = set()
+        self._loaded: set[str] = set()
+        self._known: dict[str, tuple[str, Mapping[str, Any]]] = {}
+        for subentry in self._subentries():
+            self._add(subentry)
+
+    # --- which there are ----------------------------------------------------------------
+
+    def _subentries(self) -> list[ConfigSubentry]:
+        """Return the subentries of devices."""
+        return [
+            subentry
+            for subentry in self.entry.subentries.values()
+            if subentry.subentry_type == SUBENTRY_DEVICE
+        ]
+
+    def _add(self, subentry: ConfigSubentry) -> Device:
+        """Add the device of a subentry."""
+        settings = device_settings(subentry, self.entry.options)
+        device = Device(
+            subentry.subentry_id, settings, self.decoders.device(settings.key), self
+        )
+        if (state := self._store.states.get(subentry.subentry_id)) is not None:
+            device.restore(state)
+        self.by_id[subentry.subentry_id] = device
+        # Home Assistant changes the object in place
+        self._known[subentry.subentry_id] = subentry.title, subentry.data
+        if settings.irk is not None:
+            self._resolver.add(subentry.subentry_id, [settings.irk])
+        if settings.address is not None:
+            self._by_address[settings.address] = device
+        return device
+
+    @callback
+    def start(self, advertisers: Mapping[str, Advertiser]) -> None:
+        """Begin to follow what is on air."""
+        self._advertisers = advertisers
+        for action, seconds in (
+            (self._on_check, CHECK_INTERVAL),
+            (self._on_signal, SIGNAL_INTERVAL),
+            (self._on_save, SAVE_INTERVAL),
+        ):
+            self._timers.append(
+                async_track_time_interval(
+                    self.hass,
+                    action,
+                    timedelta(seconds=seconds),
+                    cancel_on_shutdown=True,
+                )
+            )
+
+    async def async_stop(self) -> None:
+        """Stop, and keep what is known."""
+        for cancel in (*self._timers, self._writing, self._cancel_adding):
+            if cancel is not None:
+                cancel()
+        self._timers.clear()
+        self._writing = self._cancel_adding = None
+        await self._store.async_save(self._stored())
+
+    @callback
+    def sync(self) -> bool:
+        """Take in devices that were added, let go of those removed.
+
+        Returns whether that was all there was to do: False where a device was changed.
+        """
+        subentries = {subentry.subentry_id: subentry for subentry in self._subentries()}
+        for subentry_id in self.by_id.keys() - subentries.keys():
+            self._remove(self.by_id[subentry_id])
+        for subentry_id, subentry in subentries.items():
+            if subentry_id not in self.by_id:
+                self._follow(self._add(subentry))
+            elif self._known[subentry_id] != (subentry.title, subentry.data):
+                return False
+        return True
+
+    def _follow(self, device: Device) -> None:
+        """Attach the addresses of a new device, beginning with what they said last."""
+        for add in self._adders:
+            add(device, ())
+        for advertiser in self._advertisers.values():
+            if self._find(advertiser.address) is not device:
+                continue
+            self._attach(advertiser, device)
+            last = bluetooth.async_last_service_info(
+                self.hass, advertiser.address, connectable=False
+            )
+            sighting = last and advertiser.sightings.get(last.source)
+            if last and sighting:
+                device.on_advertisement(sighting, last, True)
+
+    def _remove(self, device: Device) -> None:
+        """Let go of a device whose subentry is gone."""
+        device.end_alerts(time.time())
+        del self.by_id[device.subentry_id]
+        self._resolver.remove(device.subentry_id)
+        if (address := device.settings.address) is not None:
+            self._by_address.pop(address, None)
+            # Else one that is added without asking would be back at once.
+            self._store.removed = [
+                *(other for other in self._store.removed if other != address),
+                address,
+            ][-MAX_AUTOMATIC:]
+        for advertiser in device.advertisers.values():
+            advertiser.device = None
+        self._store.states.pop(device.subentry_id, None)
+        self._dirty.pop(device.subentry_id, None)
+        self._written.pop(device.subentry_id, None)
+        repairs.async_delete_key_issues(self.hass, device.subentry_id)
+        self._save_soon()
+
+    def _find(self, address: str) -> Device | None:
+        """Return the device that an address belongs to."""
+        if (device := self._by_address.get(address)) is not None:
+            return device
+        if (subentry_id := self._resolver.resolve(address)) is not None:
+            return self.by_id.get(subentry_id)
+        return None
+
+    def _attach(self, advertiser: Advertiser, device: Device) -> None:
+        """Have a device follow an address."""
+        advertiser.device = device
+        device.advertisers[advertiser.address] = advertiser
+
+    @callback
+    def on_address(self, advertiser: Advertiser) -> None:
+        """Find out to whom an address belongs that is new on air."""
+        if (device := self._find(advertiser.address)) is not None:
+            self._attach(advertiser, device)
+        elif (
+            self.entry.options.get(CONF_AUTOMATIC)
+            and advertiser.address not in self._store.removed
+        ):
+            advertiser.device = Prospect(self, self.decoders.device())
+
+    @callback
+    def on_gone(self, advertiser: Advertiser) -> None:
+        """Take note that an address is gone."""
+        if isinstance(device := advertiser.device, Device):
+            device.on_gone(advertiser)
+
+    # --- devices that are added without asking ------------------------------------------
+
+    def add_soon(self, advertisement: Advertisement, model: str | None) -> None:
+        """Add a device, with others that come at the same time."""
+        if len(self.by_id) + len(self._adding) >= MAX_AUTOMATIC:
+            return
+        self._adding[advertisement.address] = advertisement, model
+        if self._cancel_adding is None:
+            self._cancel_adding = async_call_later(
+                self.hass, _GATHER, HassJob(self._add_found, cancel_on_shutdown=True)
+            )
+
+    @callback
+    def _add_found(self, _now: datetime) -> None:
+        """Add what was found."""
+        self._cancel_adding = None
+        found, self._adding = self._adding, {}
+        taken = {subentry.unique_id for subentry in self.entry.subentries.values()}
+        for advertisement, model in found.values():
+            if advertisement.address not in taken:
+                self.hass.config_entries.async_add_subentry(
+                    self.entry, new_device(advertisement, model)
+                )
+
+    # --- libraries ----------------------------------------------------------------------
+
+    @callback
+    def on_wanted(self, name: str) -> None:
+        """Load a library that a packet needs."""
+        if name not in self._loading:
+            self._loading.add(name)
+            self.entry.async_create_background_task(
+                self.hass, self._async_load(name), f"ble_bridge load {name}"
+            )
+
+    async def async_load(self, sources: Iterable[Source]) -> None:
+        """Load the libraries of sources, as far as they are not."""
+        for source in sources:
+            if source.name not in self._loaded:
+                await self._async_load(source.name)
+
+    async def _async_load(self, name: str) -> None:
+        """Load a library off the loop, then decode what waited for it."""
+        try:
+            await self.hass.async_add_import_executor_job(self.decoders.load, name)
+        except ImportError:
+            _LOGGER.exception("%s could not be loaded; its devices stay unknown", name)
+        self._loaded.add(name)
+        for device in self.by_id.values():
+            device.decode_again()
+
+    # --- what is told of them -----------------------------------------------------------
+
+    @override
+    def on_record(self, device: Device, record: Record) -> None:
+        self._on_record(device, record)
+
+    @override
+    def on_fields(self, device: Device, names: list[str]) -> None:
+        for add in self._adders:
+            add(device, names)
+
+    @override
+    def on_values(self, device: Device, names: Iterable[str]) -> None:
+        key = device.subentry_id
+        self._dirty.setdefault(key, set()).update(names)
+        if time.monotonic() - self._written.get(key, 0.0) >= STATE_INTERVAL:
+            self._write(key)
+        elif self._writing is None:
+            self._write_later()
+
+    @override
+    def on_event(self, device: Device, name: str, event: str) -> None:
+        for listener in tuple(
+            self._event_listeners.get((device.subentry_id, name), ())
+        ):
+            listener(event)
+
+    @override
+    def on_alert(self, device: Device, watch: Watch, change: Change) -> None:
+        rule = watch.rule
+        self.hass.bus.async_fire(
+            EVENT_ALERT,
+            {
+                "device": device.identity.device_id,
+                "device_name": device.settings.name,
+                "device_id": self._registry_id(device),
+                "name": rule.name,
+                "kind": rule.kind.value,
+                "state": "started" if change.ended_at is None else "ended",
+                "started_at": change.started_at,
+                "ended_at": change.ended_at,
+                "audiences": list(rule.audiences),
+            },
+        )
+        self.on_values(device, [alert_key(watch)])
+        self._save_soon()
+
+    @override
+    def on_encryption(self, device: Device, encryption: Encryption) -> None:
+        if (subentry := self.entry.subentries.get(device.subentry_id)) is not None:
+            repairs.async_update_key(self.hass, self.entry, subentry, encryption)
+
+    @override
+    def interval(self, address: str) -> float | None:
+        return bluetooth.async_get_learned_advertising_interval(self.hass, address)
+
+    def _registry_id(self, device: Device) -> str | None:
+        """Return the ID under which Home Assistant knows the device."""
+        found = dr.async_get(self.hass).async_get_device_by_identifier(
+            (DOMAIN, device.subentry_id), self.entry.entry_id
+        )
+        return found.id if found else None
+
+    # --- who listens --------------------------------------------------------------------
+
+    @callback
+    def async_add_adder(
+        self, adder: Callable[[Device, Iterable[str]], None]
+    ) -> CALLBACK_TYPE:
+        """Call an adder for each device and its fields: those of now, and new ones."""
+        self._adders.append(adder)
+        for device in self.by_id.values():
+            adder(device, ())
+            adder(device, [*device.values, *device.events])
+
+        @callback
+        def remove() -> None:
+            self._adders.remove(adder)
+
+        return remove
+
+    @callback
+    def async_listen(
+        self, device: Device, name: str, listener: CALLBACK_TYPE
+    ) -> CALLBACK_TYPE:
+        """Call a listener when something of a device changed, once a second at most."""
+        listeners = self._listeners.setdefault((device.subentry_id, name), set())
+        listeners.add(listener)
+        return lambda: listeners.discard(listener)
+
+    @callback
+    def async_listen_event(
+        self, device: Device, name: str, listener: Callable[[str], None]
+    ) -> CALLBACK_TYPE:
+        """Call a listener with each event of a device."""
+        listeners = self._event_listeners.setdefault((device.subentry_id, name), set())
+        listeners.add(listener)
+        return lambda: listeners.discard(listener)
+
+    def _write(self, key: str) -> None:
+        """Have the entities of a device write what changed."""
+        self._written[key] = time.monotonic()
+        names = self._dirty.pop(key, set())
+        if MODEL in names:
+            self._update_registry(self.by_id[key])
+        for name in names:
+            for listener in tuple(self._listeners.get((key, name), ())):
+                listener()
+
+    @callback
+    def _write_all(self) -> None:
+        """Have the entities write what changed meanwhile, each as soon as it may."""
+        self._writing = None
+        now = time.monotonic()
+        for key in list(self._dirty):
+            if now - self._written.get(key, 0.0) >= STATE_INTERVAL:
+                self._write(key)
+        if self._dirty:
+            self._write_later()
+
+    def _write_later(self) -> None:
+        """Write what has to wait."""
+        self._writing = self.hass.loop.call_later(
+            STATE_INTERVAL / 4, self._write_all
+        ).cancel
+
+    def _update_registry(self, device: Device) -> None:
+        """Show the model that a device turned out to be."""
+        if registry_id := self._registry_id(device):
+            dr.async_get(self.hass).async_update_device(
+                registry_id,
+                model=device.identity.model,
+                manufacturer=device.manufacturer,
+            )
+
+    # --- what time brings ---------------------------------------------------------------
+
+    @callback
+    def _on_check(self, _now: datetime) -> None:
+        """See which devices are gone, and which alerts are due."""
+        monotonic, now = time.monotonic(), time.time()
+        for device in self.by_id.values():
+            device.check(monotonic, now)
+
+    @callback
+    def _on_signal(self, _now: datetime) -> None:
+        """Judge the signals."""
+        monotonic, now = time.monotonic(), time.time()
+        for device in self.by_id.values():
+            if device.present:
+                device.measure(monotonic, now)
+
+    async def _on_save(self, _now: datetime) -> None:
+        """Keep the values."""
+        await self._store.async_save(self._stored())
+
+    def _save_soon(self) -> None:
+        """Keep what must not be lost."""
+        self._store.save_soon(self._stored)
+
+    def _stored(self) -> Stored:
+        """Return what is kept."""
+        return {
+            "devices": {key: device.state() for key, device in self.by_id.items()},
+            "removed": self._store.removed,
+        }
+
+
+def alert_key(watch: Watch) -> str:
+    """Return by what to listen to an alert."""
+    return f"alert!{watch.rule.rule_id}"

@@ -1,0 +1,289 @@
+"""A destination as the bridge uses it: what is said there, and what its broker keeps."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+import logging
+import time
+from typing import Any, Final
+
+from .const import (
+    CONF_ENABLED,
+    CONF_FIELDS,
+    CONF_TOPIC_BASE,
+    CONF_VALUES,
+    DEFAULT_FIELDS_BASE,
+    DEFAULT_VALUES_BASE,
+    HEARTBEAT_INTERVAL,
+)
+from .destinations.errors import Problem
+from .destinations.mqtt import MqttDestination
+from .layouts import RecordLayout
+from .layouts.fields import FieldsLayout
+from .layouts.payloads import unpublishable
+from .layouts.raw import Heartbeat, bridge_topic, scanner_topic
+from .layouts.topics import encode_topic
+from .layouts.values import ValuesLayout
+from .records import (
+    Alert,
+    Connectivity,
+    Error,
+    Reading,
+    Record,
+    RecordKind,
+    Route,
+    Scanner,
+    Tally,
+)
+from .scanners import BridgeStore
+
+_LOGGER = logging.getLogger(__name__)
+
+# Whose a retained topic is, where it is not a device's.
+_OURS: Final = ""
+MAX_RETAINED: Final = 20_000
+MAX_ROUTES: Final = 20_000
+_KINDS: Final[dict[type[Record], RecordKind]] = {
+    Reading: RecordKind.READING,
+    Alert: RecordKind.ALERT,
+    Error: RecordKind.ERROR,
+    Connectivity: RecordKind.CONNECTIVITY,
+}
+# QoS and retain of each kind of record, as they are stored: "1_retain".
+DEFAULT_DELIVERY: Final[dict[str, dict[RecordKind, str]]] = {
+    CONF_FIELDS: dict.fromkeys(RecordKind, "0"),
+    CONF_VALUES: {RecordKind.READING: "1_retain"},
+}
+DELIVERIES: Final = ("0", "0_retain", "1", "1_retain", "2", "2_retain")
+_DEFAULT_ENABLED: Final = {CONF_FIELDS: True, CONF_VALUES: False}
+_DEFAULT_BASES: Final = {
+    CONF_FIELDS: DEFAULT_FIELDS_BASE,
+    CONF_VALUES: DEFAULT_VALUES_BASE,
+}
+_LAYOUTS: Final[dict[str, Callable[[str], RecordLayout]]] = {
+    CONF_FIELDS: FieldsLayout,
+    CONF_VALUES: ValuesLayout,
+}
+
+
+def layout_settings(data: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return the settings of one of a destination's layouts, with what is not said."""
+    return {
+        CONF_ENABLED: _DEFAULT_ENABLED[name],
+        CONF_TOPIC_BASE: _DEFAULT_BASES[name],
+        **{kind.value: how for kind, how in DEFAULT_DELIVERY[name].items()},
+        **data.get(name, {}),
+    }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Outlet:
+    """A layout that is switched on, and QoS and retain of what it makes."""
+
+    name: str
+    layout: RecordLayout
+    qos: Mapping[RecordKind, int]
+    retain: Mapping[RecordKind, bool]
+
+
+def _outlets(data: Mapping[str, Any]) -> tuple[_Outlet, ...]:
+    """Return the layouts for records that a destination's settings switch on."""
+    outlets = []
+    for name, make in _LAYOUTS.items():
+        settings = layout_settings(data, name)
+        if settings[CONF_ENABLED]:
+            how = {kind: settings[kind.value] for kind in DEFAULT_DELIVERY[name]}
+            outlets.append(
+                _Outlet(
+                    name,
+                    make(settings[CONF_TOPIC_BASE]),
+                    {kind: int(text[0]) for kind, text in how.items()},
+                    {kind: text.endswith("_retain") for kind, text in how.items()},
+                )
+            )
+    return tuple(outlets)
+
+
+class Publisher:
+    """What the bridge says on one destination.
+
+    `place` tells where that is, so that what its broker keeps can be cleared when the
+    destination goes elsewhere.
+    """
+
+    def __init__(
+        self,
+        subentry_id: str,
+        data: Mapping[str, Any],
+        place: str,
+        destination: MqttDestination,
+        store: BridgeStore,
+        bridge_id: str,
+    ) -> None:
+        """Initialize with the data of the destination's subentry."""
+        self.subentry_id = subentry_id
+        self.place = place
+        self.destination = destination
+        self.tallies = {kind: Tally() for kind in RecordKind}
+        self.forgotten = False
+        self._outlets = _outlets(data)
+        self._store = store
+        self._retained = store.data["retained"].setdefault(subentry_id, {})
+        self._status_topic = bridge_topic(destination.topic_base, bridge_id)
+        self._routes: dict[tuple[_Outlet, RecordKind, str, bool], Route] = {}
+        self._logged = (0, 0, 0)
+
+    # --- records of devices -------------------------------------------------------------
+
+    def publish(self, owner: str, record: Record) -> list[str]:
+        """Publish a record of a device; return what of it no layout can say.
+
+        `owner` is the device's subentry. What a broker is to keep is noted first, so that
+        it can be cleared when the device is gone.
+        """
+        kind = _KINDS[type(record)]
+        tally = self.tallies[kind]
+        rejected: list[str] = []
+        for outlet in self._outlets:
+            try:
+                messages = outlet.layout.messages(record)
+            except ValueError:
+                tally.received += 1
+                tally.failed += 1
+                self.destination.report(Problem.INVALID_DATA)
+                messages = []
+            if isinstance(record, Reading) and len(messages) < len(record.values):
+                rejected = unpublishable(record)
+            for topic, payload, is_state in messages:
+                retain = is_state and outlet.retain[kind]
+                if retain and topic not in self._retained:
+                    self._remember(topic, f"{owner}/{outlet.name}/{kind.value}")
+                self.destination.send(self._route(outlet, kind, topic, retain), payload)
+        return rejected
+
+    def _route(
+        self, outlet: _Outlet, kind: RecordKind, topic: str, retain: bool
+    ) -> Route:
+        """Return the way to a topic."""
+        key = outlet, kind, topic, retain
+        if (route := self._routes.get(key)) is None:
+            if len(self._routes) >= MAX_ROUTES:
+                self._routes.clear()
+            route = self._routes[key] = Route(
+                encode_topic(topic), self.tallies[kind], outlet.qos[kind], retain
+            )
+        return route
+
+    # --- what the broker keeps ----------------------------------------------------------
+
+    def _remember(self, topic: str, owner: str) -> None:
+        """Take note that the broker keeps a message; the oldest is cleared for lack of room."""
+        while len(self._retained) >= MAX_RETAINED:
+            self._clear(next(iter(self._retained)))
+        self._retained[topic] = owner
+        self._store.save()
+
+    def _clear(self, topic: str) -> None:
+        """Clear a retained message."""
+        self.destination.publish_retained(topic, b"")
+        del self._retained[topic]
+        self._store.save()
+
+    def clear_stale(self, scanner_ids: set[str], device_ids: Mapping[str, str]) -> None:
+        """Clear the retained messages of topics that are no longer used.
+
+        `device_ids` gives the device ID of each subentry. What cannot be cleared since the
+        broker is away is, when it is back.
+        """
+        if self.destination.connection is None or self.forgotten:
+            return
+        base = self.destination.topic_base
+        ours = {self._status_topic}
+        ours.update(scanner_topic(base, scanner_id) for scanner_id in scanner_ids)
+        used = {
+            f"{subentry_id}/{outlet.name}/{kind.value}": outlet.layout.prefix(device_id)
+            for subentry_id, device_id in device_ids.items()
+            for outlet in self._outlets
+            for kind, retain in outlet.retain.items()
+            if retain
+        }
+        for topic, owner in list(self._retained.items()):
+            if owner == _OURS:
+                stale = topic not in ours
+            else:
+                stale = (prefix := used.get(owner)) is None or not topic.startswith(
+                    prefix
+                )
+            if stale:
+                self._clear(topic)
+
+    def forget(self) -> None:
+        """Clear what the broker keeps: the destination is removed, or goes elsewhere.
+
+        Where the broker is away, that is done at the next connection, if there is one.
+        """
+        self.forgotten = True
+        if self.destination.connection is not None:
+            for topic in list(self._retained):
+                self._clear(topic)
+
+    def _retain(self, topic: str, payload: bytes) -> None:
+        """Publish a retained message of our own, and remember that the broker keeps it."""
+        if self.forgotten:
+            return
+        self.destination.publish_retained(topic, payload)
+        if topic not in self._retained:
+            self._remember(topic, _OURS)
+
+    # --- status and heartbeats ----------------------------------------------------------
+
+    def say_hello(self) -> None:
+        """Say that we are there."""
+        self._retain(self._status_topic, b"online")
+
+    def say_goodbye(self, scanners: list[Scanner], uptime: float) -> None:
+        """Say that we are gone."""
+        self.publish_heartbeats(scanners, {}, uptime, "stopped")
+        self._retain(self._status_topic, b"offline")
+
+    def publish_heartbeats(
+        self,
+        scanners: list[Scanner],
+        devices: Mapping[Scanner | None, int],
+        uptime: float,
+        status: str | None = None,
+    ) -> None:
+        """Publish how scanners are doing."""
+        now = time.time()
+        destination = self.destination
+        for scanner in scanners:
+            tally = destination.tallies.get(scanner)
+            heartbeat = Heartbeat(
+                scanner=scanner,
+                status=status or ("running" if scanner.online else "offline"),
+                uptime=uptime,
+                devices=devices.get(scanner, 0),
+                published=tally.sent if tally else 0,
+                dropped=tally.dropped if tally else 0,
+                connected=destination.connection is not None,
+                messages_sent=destination.sent,
+                reconnects=destination.reconnects,
+                last_error=destination.last_error,
+            )
+            self._retain(
+                scanner_topic(destination.topic_base, scanner.scanner_id),
+                heartbeat.payload(now),
+            )
+
+    def log_rates(self, scanners: list[Scanner]) -> None:
+        """Log what became of the advertisements since the last time."""
+        totals = self.destination.totals(scanners)
+        counted = totals.received, totals.sent, totals.dropped
+        _LOGGER.info(
+            "%s: %.1f advertisements a second received, %.1f published, %.1f dropped",
+            self.destination.title,
+            *(
+                (now - then) / HEARTBEAT_INTERVAL
+                for now, then in zip(counted, self._logged, strict=True)
+            ),
+        )
+        self._logged = counted
