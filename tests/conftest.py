@@ -5,7 +5,7 @@ that is filled in, and look at what a user sees: states, and messages on the bro
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
 from homeassistant.components import bluetooth
@@ -123,23 +123,39 @@ def destination_data(port: int, **changes: Any) -> dict[str, Any]:
     }
 
 
+def device_subentry(data: dict[str, Any]) -> ConfigSubentryData:
+    """Return the subentry of a device, as the form makes it."""
+    key = data.get("address") or data["irk"]
+    return ConfigSubentryData(
+        data=data,
+        subentry_type="device",
+        title=data.get("alias") or key,
+        unique_id=key,
+    )
+
+
 def bridge_entry(
-    *destinations: dict[str, Any], options: dict[str, Any] | None = None
+    *destinations: dict[str, Any],
+    devices: Iterable[dict[str, Any]] = (),
+    options: dict[str, Any] | None = None,
 ) -> MockConfigEntry:
-    """Return an entry with destinations."""
+    """Return an entry with destinations and devices."""
     return MockConfigEntry(
         domain=DOMAIN,
         title="BLE Bridge",
         data={"bridge_id": "home"},
         options=options or {},
         subentries_data=[
-            ConfigSubentryData(
-                data=data,
-                subentry_type="destination",
-                title=_title(data),
-                unique_id=f"127.0.0.1:{data['port']}/{data['topic_base']}",
-            )
-            for data in destinations
+            *(
+                ConfigSubentryData(
+                    data=data,
+                    subentry_type="destination",
+                    title=_title(data),
+                    unique_id=f"127.0.0.1:{data['port']}/{data['topic_base']}",
+                )
+                for data in destinations
+            ),
+            *(device_subentry(data) for data in devices),
         ],
     )
 
@@ -173,10 +189,11 @@ async def setup_fixture(
 
     async def set_up(
         *destinations: dict[str, Any],
+        devices: Iterable[dict[str, Any]] = (),
         options: dict[str, Any] | None = None,
         connected: bool = True,
     ) -> MockConfigEntry:
-        entry = bridge_entry(*destinations, options=options)
+        entry = bridge_entry(*destinations, devices=devices, options=options)
         entry.add_to_hass(hass)
         assert await hass.config_entries.async_setup(entry.entry_id)
         await hass.async_block_till_done()

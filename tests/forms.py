@@ -17,6 +17,7 @@ from cryptography.x509.oid import NameOID
 
 ADVANCED = {
     "topic_base": "ble",
+    "raw": True,
     "tls": False,
     "qos": "0",
     "protocol": "auto",
@@ -24,19 +25,38 @@ ADVANCED = {
     "clean_session": True,
 }
 
+# The sections of the layouts as the form shows them; what is stored is the same.
+FIELDS = {
+    "enabled": True,
+    "topic_base": "telemetry",
+    "reading": "0",
+    "alert": "0",
+    "error": "0",
+    "connectivity": "0",
+}
+VALUES = {"enabled": False, "topic_base": "iiot", "reading": "1_retain"}
+LAYOUTS = {"fields": FIELDS, "values": VALUES}
+
 # What a broker answers to CONNECT; nothing hangs up, and None stays silent.
 type Answer = Callable[[bytes], bytes | None]
 
 
 def destination_form(port: float, **changes: Any) -> dict[str, Any]:
-    """Return the form of a destination; changes go to the section they belong to."""
+    """Return the form of a destination; changes go to the section they belong to.
+
+    Those of `fields` and `values` are given as such: `fields={"enabled": False}`.
+    """
     advanced = {key: changes.pop(key) for key in [*changes] if key in ADVANCED}
     if "client_id" in changes:
         advanced["client_id"] = changes.pop("client_id")
+    layouts = {
+        name: {**layout, **changes.pop(name, {})} for name, layout in LAYOUTS.items()
+    }
     return {
         "host": "127.0.0.1",
         "port": port,
         **changes,
+        **layouts,
         "advanced": {**ADVANCED, **advanced},
     }
 

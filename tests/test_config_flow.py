@@ -23,6 +23,8 @@ from scripts.simulation.subscriber import Subscriber
 
 from .conftest import is_connected, wait_until
 from .forms import (
+    FIELDS,
+    VALUES,
     Answer,
     answering,
     bridge_form,
@@ -43,7 +45,7 @@ HTTP = (
 @pytest.fixture(name="impatient")
 def impatient_fixture() -> Iterator[None]:
     """Have the form wait for an answer for a moment only."""
-    with patch("custom_components.ble_bridge.config_flow._TEST_TIMEOUT", 1.0):
+    with patch("custom_components.ble_bridge.destination_form._TEST_TIMEOUT", 1.0):
         yield
 
 
@@ -140,6 +142,9 @@ async def test_defaults(hass: HomeAssistant, broker: Mosquitto) -> None:
         "client_id": "",
         "keepalive": 60,
         "clean_session": True,
+        "raw": True,
+        "fields": FIELDS,
+        "values": VALUES,
     }
 
 
@@ -161,7 +166,10 @@ async def test_everything_entered(hass: HomeAssistant) -> None:
             username="ble",
             password="right",
             topic_base="/home/ble/",
-            qos="1",
+            qos="2",
+            raw=False,
+            fields={"topic_base": " /home/fields/ ", "alert": "1_retain"},
+            values={"enabled": True, "topic_base": "home/values", "reading": "2"},
             protocol="3.1.1",
             client_id="attic-1",
             keepalive=20,
@@ -175,6 +183,18 @@ async def test_everything_entered(hass: HomeAssistant) -> None:
         assert "as attic-1 (p2, c0, k20, u'ble')" in broker.log(1000)
         (subentry,) = entry.subentries.values()
         assert subentry.title == f"127.0.0.1:{broker.port} (home/ble)"
+        assert subentry.data["qos"] == 2
+        assert subentry.data["raw"] is False
+        assert subentry.data["fields"] == {
+            **FIELDS,
+            "topic_base": "home/fields",
+            "alert": "1_retain",
+        }
+        assert subentry.data["values"] == {
+            "enabled": True,
+            "topic_base": "home/values",
+            "reading": "2",
+        }
         await hass.config_entries.async_unload(entry.entry_id)
 
 
@@ -347,12 +367,15 @@ async def test_port_of_tls(
     certificate = make_certificate(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate.path))
     plain = free_port()
-    monkeypatch.setattr("custom_components.ble_bridge.config_flow.DEFAULT_PORT", plain)
+    monkeypatch.setattr(
+        "custom_components.ble_bridge.destination_form.DEFAULT_PORT", plain
+    )
     async with Mosquitto(
         certificate=certificate.path, key=certificate.key, directory=tmp_path
     ) as broker:
         monkeypatch.setattr(
-            "custom_components.ble_bridge.config_flow.DEFAULT_PORT_TLS", broker.port
+            "custom_components.ble_bridge.destination_form.DEFAULT_PORT_TLS",
+            broker.port,
         )
         result = await submit(hass, await begin(hass), bridge_form(plain, tls=True))
         assert result["type"] is FlowResultType.CREATE_ENTRY
@@ -385,6 +408,19 @@ async def test_port_of_tls(
         ({"topic_base": "b\0le"}, {"base": "invalid_topic_base"}),
         ({"topic_base": "b le"}, {"base": "invalid_topic_base"}),
         ({"topic_base": "b/" * 150 + "b"}, {"base": "invalid_topic_base"}),
+        ({"fields": {"topic_base": "a b"}}, {"base": "invalid_topic_base"}),
+        ({"values": {"topic_base": ""}}, {"base": "invalid_topic_base"}),
+        ({"topic_base": "telemetry"}, {"base": "topic_bases_overlap"}),
+        ({"topic_base": "telemetry/ble"}, {"base": "topic_bases_overlap"}),
+        ({"fields": {"topic_base": "ble/v"}}, {"base": "topic_bases_overlap"}),
+        (
+            {"values": {"enabled": True, "topic_base": "telemetry"}},
+            {"base": "topic_bases_overlap"},
+        ),
+        (
+            {"raw": False, "values": {"enabled": True, "topic_base": "ble"}},
+            {"base": "topic_bases_overlap"},
+        ),
         ({"client_id": "a/b"}, {"base": "invalid_client_id"}),
         ({"client_id": "a\0b"}, {"base": "invalid_client_id"}),
         ({"client_id": "b" * 129}, {"base": "invalid_client_id"}),
@@ -421,6 +457,17 @@ async def test_recovers_from_bad_input(hass: HomeAssistant, broker: Mosquitto) -
     await is_accepted(hass, result, bridge_form(broker.port))
 
 
+async def test_bases_that_do_not_mix(hass: HomeAssistant, broker: Mosquitto) -> None:
+    """A layout that is off takes no topics; one base may begin like another word."""
+    form = bridge_form(
+        broker.port,
+        topic_base="iiot",
+        fields={"topic_base": "iiot2"},
+        values={"topic_base": "iiot"},
+    )
+    await is_accepted(hass, await begin(hass), form)
+
+
 async def test_ipv6(hass: HomeAssistant) -> None:
     """An IPv6 address may stand in brackets."""
     pytest_socket.socket_allow_hosts(["127.0.0.1", "::1"])
@@ -433,7 +480,7 @@ async def test_unknown_exception(
 ) -> None:
     """What nobody thought of is logged, and the form goes on."""
     with patch(
-        "custom_components.ble_bridge.config_flow.MqttConnector",
+        "custom_components.ble_bridge.destination_form.MqttConnector",
         side_effect=RuntimeError("Thought of by nobody"),
     ):
         form = bridge_form(broker.port)

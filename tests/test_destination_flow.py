@@ -23,7 +23,7 @@ from scripts.simulation.processes import LOOPBACK, free_port
 from scripts.simulation.subscriber import Subscriber
 
 from .conftest import SimulatedScanner, destination_data, is_connected, wait_until
-from .forms import destination_form
+from .forms import FIELDS, LAYOUTS, VALUES, destination_form
 
 # What a bridge keeps on a broker: its own status, and that of each scanner, the first of
 # which is the local adapter.
@@ -70,9 +70,15 @@ def is_connected_to(hass: HomeAssistant, suffix: str) -> bool:
 
 
 def shown(result: Any) -> dict[str, Any]:
-    """Return what the form shows, its section included."""
+    """Return what the form shows; the advanced settings among the rest."""
     fields = {**result["data_schema"].schema}
+    layouts = {name: suggested(fields.pop(name).schema.schema) for name in LAYOUTS}
     fields |= fields.pop("advanced").schema.schema
+    return {**suggested(fields), **layouts}
+
+
+def suggested(fields: Any) -> dict[str, Any]:
+    """Return the values that fields show."""
     return {
         str(key): key.description["suggested_value"]
         for key in fields
@@ -112,7 +118,9 @@ async def test_add(
     """A second destination on the same broker goes beside the first."""
     entry = await setup(destination_data(broker.port))
     result = await begin(hass, entry, change=False)
-    form = destination_form(broker.port, topic_base="home/ble")
+    form = destination_form(
+        broker.port, topic_base="home/ble", fields={"topic_base": "home/fields"}
+    )
     result = await submit(hass, result, form)
     assert result["type"] is FlowResultType.CREATE_ENTRY
     await subscriber.wait_for_message("home/ble/bridge/home/status", b"online")
@@ -126,6 +134,7 @@ async def test_add(
     ("changes", "errors"),
     [
         ({"topic_base": "#"}, {"base": "invalid_topic_base"}),
+        ({"fields": {"topic_base": "ble"}}, {"base": "topic_bases_overlap"}),
         ({"host": "mqtt://broker"}, {"host": "invalid_host"}),
         ({"port": 0}, {"port": "invalid_port"}),
         ({"client_id": "a/b"}, {"base": "invalid_client_id"}),
@@ -149,7 +158,7 @@ async def test_errors(
     assert result["type"] is FlowResultType.FORM
     assert result["errors"] == errors
     assert is_connected(hass, broker.port)
-    form = destination_form(broker.port, topic_base="other")
+    form = destination_form(broker.port, topic_base="other", fields={"enabled": False})
     result = await submit(hass, result, form)
     assert result["type"] is (
         FlowResultType.ABORT if change else FlowResultType.CREATE_ENTRY
@@ -167,6 +176,81 @@ async def test_add_duplicate(
     result = await submit(hass, result, destination_form(broker.port))
     assert result["type"] is FlowResultType.ABORT
     assert result["reason"] == "already_configured"
+
+
+@pytest.mark.parametrize("layout", ["fields", "values"])
+async def test_topics_of_another(
+    hass: HomeAssistant, broker: Mosquitto, setup: Callable[..., Any], layout: str
+) -> None:
+    """No two destinations publish records under the same base of one broker."""
+    entry = await setup(destination_data(broker.port))
+    result = await begin(hass, entry, change=False)
+    taken = {"enabled": True, "topic_base": "telemetry"}
+    free = {**LAYOUTS, "fields": {"enabled": False}, "values": {"enabled": False}}
+    form = destination_form(broker.port, topic_base="other", **{**free, layout: taken})
+    result = await submit(hass, result, form)
+    assert result["errors"] == {"base": "topic_base_taken"}
+    assert result["description_placeholders"] == {
+        "base": "telemetry",
+        "destination": f"127.0.0.1:{broker.port}",
+    }
+    # It can go to another broker under that base, or here under another one.
+    async with Mosquitto() as other:
+        form["port"] = other.port
+        result = await submit(hass, result, form)
+        assert result["type"] is FlowResultType.CREATE_ENTRY
+        await wait_until(lambda: is_connected_to(hass, f"127_0_0_1_{other.port}_other"))
+        second = [*entry.subentries][1]
+        context = SubentryFlowContext(source=SOURCE_RECONFIGURE, subentry_id=second)
+        result = await hass.config_entries.subentries.async_init(
+            (entry.entry_id, "destination"), context=context
+        )
+        form["port"] = broker.port
+        result = await submit(hass, result, form)
+        assert result["errors"] == {"base": "topic_base_taken"}
+        form[layout]["topic_base"] = "other-records"
+        result = await submit(hass, result, form)
+        assert result["reason"] == "reconfigure_successful"
+        await wait_until(lambda: is_connected_to(hass, f"127_0_0_1_{other.port}_other"))
+
+
+async def test_layouts(
+    hass: HomeAssistant, broker: Mosquitto, setup: Callable[..., Any]
+) -> None:
+    """What is set of the layouts is stored, and shown when the form is opened again."""
+    entry = await setup(destination_data(broker.port))
+    result = await begin(hass, entry, change=True)
+    fields = {**FIELDS, "topic_base": "home/fields", "connectivity": "1_retain"}
+    values = {"enabled": True, "topic_base": "home/values", "reading": "0"}
+    form = destination_form(
+        broker.port, qos="2", raw=False, fields=fields, values=values
+    )
+    result = await submit(hass, result, form)
+    assert result["reason"] == "reconfigure_successful"
+    data = entry.subentries[subentry_id(entry)].data
+    assert (data["qos"], data["raw"]) == (2, False)
+    assert (data["fields"], data["values"]) == (fields, values)
+    await wait_until(lambda: is_connected(hass, broker.port))
+    now = shown(await begin(hass, entry, change=True))
+    assert (now["qos"], now["raw"]) == ("2", False)
+    assert (now["fields"], now["values"]) == (fields, values)
+
+
+async def test_without_the_sections_of_layouts(
+    hass: HomeAssistant, broker: Mosquitto, setup: Callable[..., Any]
+) -> None:
+    """Who leaves out a layout's section leaves the layout as it is."""
+    entry = await setup(
+        destination_data(broker.port, values={**VALUES, "enabled": True})
+    )
+    result = await begin(hass, entry, change=True)
+    form = destination_form(broker.port)
+    del form["fields"], form["values"]
+    result = await submit(hass, result, form)
+    assert result["reason"] == "reconfigure_successful"
+    data = entry.subentries[subentry_id(entry)].data
+    assert data["fields"] == FIELDS
+    assert data["values"] == {**VALUES, "enabled": True}
 
 
 async def test_change_into_duplicate(
@@ -194,12 +278,15 @@ async def test_change(hass: HomeAssistant, setup: Callable[..., Any]) -> None:
             "port": broker.port,
             "username": "ble",
             "topic_base": "ble",
+            "raw": True,
             "tls": False,
             "qos": "0",
             "protocol": "auto",
             "client_id": "ble-bridge-test",
             "keepalive": 60,
             "clean_session": True,
+            "fields": FIELDS,
+            "values": VALUES,
         }
         form = destination_form(broker.port, username="ble", qos="1", keepalive=30)
         result = await submit(hass, result, form)
@@ -207,7 +294,13 @@ async def test_change(hass: HomeAssistant, setup: Callable[..., Any]) -> None:
         assert result["reason"] == "reconfigure_successful"
         await wait_until(lambda: is_connected(hass, broker.port))
         assert dict(entry.subentries[subentry_id(entry)].data) == destination_data(
-            broker.port, username="ble", password="right", qos=1, keepalive=30
+            broker.port,
+            username="ble",
+            password="right",
+            qos=1,
+            keepalive=30,
+            raw=True,
+            **LAYOUTS,
         )
         await hass.config_entries.async_unload(entry.entry_id)
 

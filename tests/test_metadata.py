@@ -1,7 +1,7 @@
 """What Home Assistant and HACS read about the integration: complete, and nothing more."""
 
 import ast
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 import json
 from pathlib import Path
 import re
@@ -18,16 +18,19 @@ from homeassistant.config_entries import (
 )
 from homeassistant.core import HomeAssistant
 from homeassistant.data_entry_flow import section
+from homeassistant.helpers.entity import EntityDescription
 from homeassistant.helpers.selector import SelectSelector
 from homeassistant.loader import async_get_integration
 from homeassistant.util.yaml import load_yaml_dict
 import pytest
 from pytest_homeassistant_custom_component.common import MockConfigEntry
 
-from custom_components.ble_bridge.binary_sensor import CONNECTED
+from custom_components.ble_bridge import binary_sensor, event, sensor
+from custom_components.ble_bridge.alerts import RuleKind
 from custom_components.ble_bridge.const import DOMAIN
+from custom_components.ble_bridge.decoders.fields import FIELDS, Field, Kind
+from custom_components.ble_bridge.decoders.sources import LIBRARIES
 from custom_components.ble_bridge.destinations.errors import Problem
-from custom_components.ble_bridge.sensor import BRIDGE_SENSORS, DESTINATION_SENSORS
 from custom_components.ble_bridge.system_health import system_health_info
 
 from .conftest import SimulatedScanner, destination_data
@@ -60,6 +63,13 @@ def read(name: str) -> Any:
 
 
 TEXTS = read("translations/en.json")
+# What can be chosen with a text, in which forms.
+OF_DESTINATIONS = {"broker", "qos", "protocol", "delivery"}
+OF_ALERTS = {"alert_kind"}
+PLACEHOLDERS = {
+    *("address", "base", "destination", "device", "found", "problem", "scanner"),
+    *("shown", "url", "value"),
+}
 
 
 def texts(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
@@ -83,7 +93,18 @@ def strings(*names: str) -> set[str]:
 
 def check_form(result: Any, step: Mapping[str, Any]) -> dict[str, SelectSelector]:
     """Check that a step tells of each field and of no other; return what is chosen from."""
-    fields = {str(key): value for key, value in result["data_schema"].schema.items()}
+    return check_forms([result], step)
+
+
+def check_forms(
+    results: Iterable[Any], step: Mapping[str, Any]
+) -> dict[str, SelectSelector]:
+    """Check a step of which the form has other fields from time to time."""
+    fields = {
+        str(key): value
+        for result in results
+        for key, value in result["data_schema"].schema.items()
+    }
     inner = {
         key: fields.pop(key) for key in [*fields] if isinstance(fields[key], section)
     }
@@ -144,8 +165,9 @@ async def test_forms_of_the_bridge(
 
     await hass.config_entries.async_remove(entry.entry_id)
     result = await flows.async_init(DOMAIN, context={"source": SOURCE_USER})
-    check_selectors(check_form(result, steps["user"]))
+    check_selectors(check_form(result, steps["user"]), OF_DESTINATIONS)
     assert seen | {"user"} == set(steps)
+    assert set(TEXTS["selector"]) == OF_DESTINATIONS | OF_ALERTS
 
 
 async def test_forms_of_destinations(
@@ -163,7 +185,77 @@ async def test_forms_of_destinations(
             (entry.entry_id, "destination"), context=context
         )
         assert result["step_id"] == context["source"]
-        check_selectors(check_form(result, steps[result["step_id"]]))
+        chosen = check_form(result, steps[result["step_id"]])
+        check_selectors(chosen, OF_DESTINATIONS)
+
+
+def check_menu(result: Any, step: Mapping[str, Any]) -> list[str]:
+    """Check that each line of a menu has a text; return the lines."""
+    choices: list[str] = result["menu_options"]
+    assert [*step["menu_options"]] == choices
+    assert [*step["menu_option_descriptions"]] == choices
+    return choices
+
+
+async def test_forms_of_devices(hass: HomeAssistant, entry: ConfigEntry[Any]) -> None:
+    """Each field of a device's forms has a name and a description."""
+    steps = TEXTS["config_subentries"]["device"]["step"]
+    flows = hass.config_entries.subentries
+    results: dict[str, list[Any]] = {}
+
+    async def walk(subentry_id: str | None, *inputs: dict[str, Any]) -> Any:
+        """Go through the forms, and keep what they showed."""
+        context = SubentryFlowContext(source=SOURCE_USER)
+        if subentry_id is not None:
+            context = SubentryFlowContext(
+                source=SOURCE_RECONFIGURE, subentry_id=subentry_id
+            )
+        result: Any = await flows.async_init(
+            (entry.entry_id, "device"), context=context
+        )
+        for entered in ({}, *inputs):
+            if entered:
+                result = await flows.async_configure(result["flow_id"], entered)
+            if "step_id" in result:
+                results.setdefault(result["step_id"], []).append(result)
+        return result
+
+    address, irk = {"next_step_id": "on_air"}, {"next_step_id": "irk"}
+    device = {"name": "Balcony", "key": "01" * 16}
+    phone = {"name": "Phone", "irk": "01" * 15 + "02"}
+    await walk(None, irk, phone)
+    result = await flows.async_configure(results["irk_unheard"][0]["flow_id"], {})
+    results["settings"] = [result]
+    await walk(None, address, {"address": "C0:00:00:00:00:01"}, device)
+    unchecked = results["key_unchecked"][0]
+    await flows.async_configure(unchecked["flow_id"], {})
+    await hass.async_block_till_done()
+    (subentry_id,) = (
+        subentry.subentry_id
+        for subentry in entry.subentries.values()
+        if subentry.subentry_type == "device"
+    )
+    await walk(subentry_id, {"next_step_id": "settings"})
+    for kind in RuleKind:
+        await walk(subentry_id, {"next_step_id": "add_alert"}, {"kind": kind.value})
+    lost = [{"next_step_id": "add_alert"}, {"kind": "lost"}, {"name": "Lost"}]
+    await walk(subentry_id, *lost)
+    await hass.async_block_till_done()
+    await walk(subentry_id, {"next_step_id": "remove_alerts"})
+
+    assert set(results) == set(steps)
+    for name, shown in results.items():
+        if name in ("user", "reconfigure"):
+            choices = check_menu(shown[-1], steps[name])
+            assert set(choices) <= set(steps)
+        else:
+            chosen = check_forms(shown, steps[name])
+            check_selectors(chosen, OF_ALERTS if name == "add_alert" else set())
+        told = set().union(*(placeholders_of(text) for _, text in texts(steps[name])))
+        given: set[str] = set()
+        for result in shown:
+            given |= set(result["description_placeholders"] or ())
+        assert told == given, name
 
 
 async def test_forms_of_the_options(
@@ -171,29 +263,55 @@ async def test_forms_of_the_options(
 ) -> None:
     """Each field of the options, and each line of their menu, has a text."""
     steps = TEXTS["options"]["step"]
+    rule = {"rule_id": "1", "name": "Lost", "kind": "lost"}
+    hass.config_entries.async_update_entry(entry, options={"alerts": [rule]})
+    await hass.async_block_till_done()
     flows = hass.config_entries.options
-    result = await flows.async_init(entry.entry_id)
-    choices = result["menu_options"]
-    assert isinstance(choices, list)
-    assert set(steps) == {"init", *choices}
-    assert [*steps["init"]["menu_options"]] == choices
-    assert [*steps["init"]["menu_option_descriptions"]] == choices
-    for choice in choices:
+
+    async def choose(choice: str) -> Any:
+        """Begin, and choose."""
         result = await flows.async_init(entry.entry_id)
-        result = await flows.async_configure(
-            result["flow_id"], {"next_step_id": choice}
-        )
-        check_form(result, steps[choice])
+        choices = check_menu(result, steps["init"])
+        assert set(steps) == {"init", "alert", *choices}
+        return await flows.async_configure(result["flow_id"], {"next_step_id": choice})
+
+    for choice in steps["init"]["menu_options"]:
+        result = await choose(choice)
+        chosen = check_form(result, steps[choice])
+        check_selectors(chosen, OF_ALERTS if choice == "add_alert" else set())
+    results = []
+    for kind in RuleKind:
+        result = await choose("add_alert")
+        form = {"kind": kind.value}
+        results.append(await flows.async_configure(result["flow_id"], form))
+    check_forms(results, steps["alert"])
 
 
-def check_selectors(chosen: Mapping[str, SelectSelector]) -> None:
+def test_alerts_are_told_the_same() -> None:
+    """Alerts of one device and of all of them are explained in the same words."""
+    of_one = TEXTS["config_subentries"]["device"]["step"]
+    of_all = TEXTS["options"]["step"]
+    for step in ("add_alert", "alert", "remove_alerts"):
+        for key in ("title", "data", "data_description"):
+            assert of_one[step][key] == of_all[step][key]
+
+
+def placeholders_of(text: str) -> set[str]:
+    """Return the names that stand in a text in braces."""
+    return {name for _, name, _, _ in string.Formatter().parse(text) if name}
+
+
+def check_selectors(chosen: Mapping[str, SelectSelector], keys: set[str]) -> None:
     """Check that what can be chosen has a text, or is one itself."""
     selectors = TEXTS["selector"]
-    assert {field.config["translation_key"] for field in chosen.values()} == set(
-        selectors
-    )
-    for field in chosen.values():
-        key = field.config["translation_key"]
+    assert keys <= set(selectors)
+    translated = {
+        field.config["translation_key"]: field
+        for field in chosen.values()
+        if "translation_key" in field.config
+    }
+    assert set(translated) == keys
+    for key, field in translated.items():
         told = set(selectors[key]["options"])
         options = field.config["options"]
         values = {
@@ -205,68 +323,157 @@ def check_selectors(chosen: Mapping[str, SelectSelector]) -> None:
         assert values - told <= {label for label in labels if label[0].isdigit()}
 
 
+def codes(*names: str) -> set[str]:
+    """Return what could be the key of an error, of all that stands in some modules."""
+    return {text for text in strings(*names) if re.fullmatch(r"[a-z]+(_[a-z]+)+", text)}
+
+
+def reasons(name: str) -> set[str]:
+    """Return the reasons for which a module ends a flow."""
+    code = (INTEGRATION / name).read_text("utf-8")
+    return set(re.findall(r'reason="(\w+)"', code))
+
+
 def test_errors_and_reasons() -> None:
     """Each error and each reason that the code gives has a text, and none is left."""
-    said = strings("config_flow.py")
-    bridge, destination = TEXTS["config"], TEXTS["config_subentries"]["destination"]
-    options, fields = TEXTS["options"], TEXTS["options"]["step"]["filters"]["sections"]
-    of_lists = {f"invalid_{field}" for field in fields["allow"]["data"]}
-    given = {text for text in said if re.match(r"invalid_\w+$", text)} - PROBLEMS
-    of_options = of_lists | {"invalid_scanner_id", "scanner_id_taken"}
+    bridge, options = TEXTS["config"], TEXTS["options"]
+    destination = TEXTS["config_subentries"]["destination"]
+    device = TEXTS["config_subentries"]["device"]
+    lists = options["step"]["filters"]["sections"]["allow"]["data"]
+
+    of_form = PROBLEMS | {"unknown", "topic_bases_overlap", "invalid_topic_base"}
+    of_form |= {"invalid_host", "invalid_port", "invalid_client_id"}
+    assert of_form - PROBLEMS <= {*strings("destination_form.py")}
     of_bridge = {"invalid_name", "invalid_bridge_id"}
-    assert set(options["error"]) == of_options
-    assert set(bridge["error"]) == PROBLEMS | {"unknown"} | (given - of_options)
-    assert set(destination["error"]) == set(bridge["error"]) - of_bridge
-    for key, text in destination["error"].items():
-        assert bridge["error"][key] == text
-    assert set(bridge["abort"]) == {"destination_removed"}
-    assert set(destination["abort"]) == {"already_configured"}
-    assert set(options["abort"]) == {"no_scanners"}
-    reasons = {*bridge["abort"], *destination["abort"], *options["abort"], "unknown"}
-    assert reasons | of_bridge | {"scanner_id_taken"} <= said
-    code = (INTEGRATION / "config_flow.py").read_text("utf-8")
-    assert set(re.findall(r'reason="(\w+)"', code)) == reasons - {"unknown"}
+    assert of_bridge <= codes("config_flow.py")
+    assert set(bridge["error"]) == of_form | of_bridge
+    assert "topic_base_taken" in codes("destination_flow.py")
+    assert set(destination["error"]) == of_form | {"topic_base_taken"}
+    for key in of_form:
+        assert bridge["error"][key] == destination["error"][key]
+
+    of_alerts = {"invalid_alert_name", "alert_name_taken"}
+    of_alerts |= {"invalid_field", "invalid_number"}
+    assert of_alerts <= codes("alert_forms.py")
+    of_device = set(device["error"]) - of_alerts
+    assert of_device <= codes("device_flow.py")
+    assert of_device >= {
+        text
+        for text in codes("device_flow.py")
+        if re.match(r"(invalid|alias|already_added|address_changes|key_wrong)", text)
+    }
+    assert of_alerts <= set(device["error"])
+    of_options = {"invalid_scanner_id", "scanner_id_taken", "invalid_formats"}
+    assert of_options <= codes("options_flow.py")
+    of_lists = {f"invalid_{field}" for field in lists}
+    assert set(options["error"]) == of_lists | of_options | of_alerts
+
+    for told, name in (
+        (bridge, "config_flow.py"),
+        (destination, "destination_flow.py"),
+        (device, "device_flow.py"),
+        (options, "options_flow.py"),
+    ):
+        assert set(told["abort"]) == reasons(name)
 
 
 def test_issues() -> None:
-    """Each issue has a text; the one that is mended in place has a form."""
+    """Each issue has a text; those that are mended in place have a form."""
     issues = TEXTS["issues"]
     said = strings("repairs.py")
-    assert set(issues) == {text for text in said if text in issues}
-    assert set(issues) == {"client_id_taken", "broker_missing", "broker_refused"}
-    flow = issues["client_id_taken"]["fix_flow"]
-    assert set(flow["step"]) == {"confirm"}
-    assert set(flow["abort"]) == {"destination_removed"}
-    for issue in ("broker_missing", "broker_refused"):
+    mended = {
+        "client_id_taken": ("destination_removed", set[str]()),
+        "key_missing": ("device_removed", {"invalid_key", "key_wrong"}),
+        "key_wrong": ("device_removed", {"invalid_key", "key_wrong"}),
+    }
+    told = {"broker_missing", "broker_refused", "scanner_silent"}
+    assert set(issues) == told | set(mended) <= said
+    for issue, (reason, errors) in mended.items():
+        assert set(issues[issue]) == {"title", "fix_flow"}
+        flow = issues[issue]["fix_flow"]
+        assert set(flow["step"]) == {"confirm"}
+        assert set(flow["abort"]) == {reason}
+        assert set(flow.get("error", ())) == errors
+        of_form = {"key"} if errors else set()
+        for kind in ("data", "data_description"):
+            assert set(flow["step"]["confirm"].get(kind, ())) == of_form
+    for issue in told:
         assert set(issues[issue]) == {"title", "description"}
 
 
-def test_entities() -> None:
-    """Each entity has a name and an icon, or a device class that gives them."""
-    sensors = {
-        description.translation_key: description
-        for description in (*BRIDGE_SENSORS, *DESTINATION_SENSORS)
+PLATFORMS = {
+    Kind.NUMBER: "sensor",
+    Kind.TEXT: "sensor",
+    Kind.BOOLEAN: "binary_sensor",
+    Kind.EVENT: "event",
+}
+
+
+def described() -> dict[tuple[str, str], EntityDescription | Field | None]:
+    """Return everything that has a name: by platform and translation key."""
+    found: dict[tuple[str, str], EntityDescription | Field | None] = {
+        ("binary_sensor", "presence_of_device"): None
     }
-    assert set(TEXTS["entity"]) == {"sensor"}
-    assert set(TEXTS["entity"]["sensor"]) == set(sensors)
-    for key, description in sensors.items():
-        assert key == description.key
-        told = TEXTS["entity"]["sensor"][key]
-        assert told["name"]
-        if description.native_unit_of_measurement or description.device_class:
-            assert "unit_of_measurement" not in told
-        if description.options:
-            assert set(told["state"]) == set(description.options)
-        else:
-            assert "state" not in told
-    icons = read("icons.json")
+    for module in (sensor, binary_sensor):
+        platform = module.__name__.rpartition(".")[2]
+        for constant in vars(module).values():
+            for item in constant if isinstance(constant, tuple) else (constant,):
+                # A bare description of binary sensors is no instance of this class.
+                if key := getattr(item, "translation_key", None):
+                    assert key == item.key
+                    found[platform, key] = item
+    for name, field in FIELDS.items():
+        # The signal strength is a sensor of every device, and a field of some.
+        found.setdefault((PLATFORMS[field.kind], name), field)
+    return found
+
+
+def test_entities() -> None:
+    """Each entity and each field has a name and an icon, or a class that gives one."""
+    found = described()
+    assert len(found) > len(FIELDS)
+    entities, icons = TEXTS["entity"], read("icons.json")
     assert set(icons) == {"entity"}
-    assert set(icons["entity"]) == {"sensor"}
-    assert set(icons["entity"]["sensor"]) == set(sensors)
+    assert set(entities) == set(icons["entity"]) == {platform for platform, _ in found}
+    for (platform, key), item in found.items():
+        told = entities[platform].get(key)
+        assert told, f"{platform}.{key} has no name"
+        assert told["name"]
+        keys = set(told) - {"name"}
+        if isinstance(item, Field):
+            assert keys <= ({"state_attributes"} if platform == "event" else set())
+            if item.device_class is None:
+                assert key in icons["entity"][platform], f"{key} has no icon"
+        elif item is not None and platform == "sensor":
+            options = getattr(item, "options", None)
+            unit = getattr(item, "native_unit_of_measurement", None)
+            if unit or item.device_class:
+                assert "unit_of_measurement" not in keys
+            assert ("state" in keys) is bool(options)
+            if options:
+                assert set(told["state"]) == set(options)
+            if item.device_class is None:
+                assert key in icons["entity"][platform], f"{key} has no icon"
+    for platform, told in entities.items():
+        assert set(told) == {key for other, key in found if other == platform}
+        assert set(icons["entity"][platform]) <= set(told)
+        names = [text["name"] for text in told.values()]
+        # On the device of a scanner, and on that of the bridge
+        assert len(names) - len(set(names)) == (platform == "sensor")
     for _, icon in texts(icons):
         assert re.fullmatch(r"mdi:[a-z0-9]+(-[a-z0-9]+)*", icon)
-    assert CONNECTED.translation_key is None
-    assert CONNECTED.device_class is not None
+    assert binary_sensor.CONNECTED.translation_key is None
+    assert binary_sensor.CONNECTED.device_class is not None
+
+
+def test_events() -> None:
+    """What an event can be from the start has a text."""
+    for name, field in FIELDS.items():
+        if field.kind is not Kind.EVENT:
+            continue
+        told = TEXTS["entity"]["event"][name].get("state_attributes")
+        states = told["event_type"]["state"] if told else {}
+        assert set(event._EVENT_TYPES.get(name, ())) <= set(states)
 
 
 async def test_system_health(hass: HomeAssistant, entry: ConfigEntry[Any]) -> None:
@@ -285,7 +492,7 @@ def test_texts_are_plain() -> None:
         assert not re.search(r"<[a-z/]|https?://|www\.|\[%|'\{", text), path
         assert not re.search(r"[\u2013\u2014]| - ", text), path
         for _, name, _, _ in string.Formatter().parse(text):
-            assert name in (None, "destination", "value"), path
+            assert name is None or name in PLACEHOLDERS, path
         parts = path.split(".")
         # What explains is made of sentences; what names is not.
         explains = parts[-1] == "description" or bool(
@@ -323,8 +530,13 @@ async def test_manifest(hass: HomeAssistant) -> None:
     assert all(owner.startswith("@") for owner in manifest["codeowners"])
     for key in ("documentation", "issue_tracker"):
         assert manifest[key].startswith("https://")
-    # Home Assistant's own MQTT integration brings paho-mqtt along.
-    assert manifest["requirements"] == []
+    # The libraries that decode, and no more: Home Assistant's own MQTT integration brings
+    # paho-mqtt along.
+    requirements = manifest["requirements"]
+    assert requirements == sorted(requirements, key=str.lower)
+    assert [re.split("[=>]=", name)[0] for name in requirements] == sorted(
+        (library.name for library in LIBRARIES), key=str.lower
+    )
     assert MQTT_DOMAIN in manifest["after_dependencies"]
     mqtt = await async_get_integration(hass, MQTT_DOMAIN)
     assert any(name.startswith("paho-mqtt==") for name in mqtt.requirements)

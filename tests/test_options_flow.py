@@ -1,9 +1,10 @@
 """The options: what goes out, and under which names."""
 
 from collections.abc import Callable
+from types import MappingProxyType
 from typing import Any
 
-from homeassistant.config_entries import ConfigEntry, ConfigEntryState
+from homeassistant.config_entries import ConfigEntry, ConfigEntryState, ConfigSubentry
 from homeassistant.core import HomeAssistant
 from homeassistant.data_entry_flow import FlowResultType
 import pytest
@@ -24,13 +25,23 @@ from .conftest import (
 OTHER = "C0:00:00:00:00:02"
 LAST = "C0:00:00:00:00:03"
 TOPIC = "ble/raw/living-room-proxy/"
+FORMAT = """
+[[format]]
+name = "mine"
+model = "Mine"
+match = { company_id = 0xFFFE, length = 8 }
+[format.fields]
+temperature = { at = 0, type = "i16" }
+"""
 
 
 async def choose(hass: HomeAssistant, entry: ConfigEntry[Any], step: str) -> Any:
     """Open the options and choose from the menu."""
     result = await hass.config_entries.options.async_init(entry.entry_id)
     assert result["type"] is FlowResultType.MENU
-    assert result["menu_options"] == ["filters", "scanner"]
+    alerts = ["remove_alerts"] if entry.options.get("alerts") else []
+    menu = ["filters", "scanner", "devices", "add_alert", *alerts, "formats"]
+    assert result["menu_options"] == menu
     return await submit(hass, result, {"next_step_id": step})
 
 
@@ -282,3 +293,133 @@ async def test_not_loaded(
     assert result["type"] is FlowResultType.CREATE_ENTRY
     assert entry.options["minimum_rssi"] == -70
     assert entry.options["scanner_ids"] == {SOURCE: "attic"}
+
+
+async def test_automatic(
+    hass: HomeAssistant,
+    broker: Mosquitto,
+    setup: Callable[..., Any],
+) -> None:
+    """Devices can be added without asking, and then no longer."""
+    entry = await setup(destination_data(broker.port))
+    for automatic in (True, False):
+        result = await choose(hass, entry, "devices")
+        assert suggested(result).get("automatic", False) is not automatic
+        result = await submit(hass, result, {"automatic": automatic})
+        assert result["type"] is FlowResultType.CREATE_ENTRY
+        assert entry.options == {"automatic": automatic}
+        await wait_until(lambda: is_connected(hass, broker.port))
+
+
+async def test_alert_for_all(
+    hass: HomeAssistant, broker: Mosquitto, setup: Callable[..., Any]
+) -> None:
+    """An alert for all devices is added and removed; other options stay."""
+    entry = await setup(destination_data(broker.port), options={"minimum_rssi": -80})
+    result = await choose(hass, entry, "add_alert")
+    result = await submit(hass, result, {"kind": "low_battery"})
+    assert result["step_id"] == "alert"
+    result = await submit(hass, result, {"name": "Battery/low", "limit": 15})
+    assert result["errors"] == {"name": "invalid_alert_name"}
+    form = {"name": " Battery low ", "limit": 15, "audiences": [" family ", ""]}
+    result = await submit(hass, result, form)
+    assert result["type"] is FlowResultType.CREATE_ENTRY
+    (rule,) = entry.options["alerts"]
+    assert rule["name"] == "Battery low"
+    assert rule["kind"] == "low_battery"
+    assert rule["limit"] == 15
+    assert rule["hysteresis"] == 5
+    assert rule["audiences"] == ["family"]
+    assert entry.options["minimum_rssi"] == -80
+
+    result = await choose(hass, entry, "add_alert")
+    result = await submit(hass, result, {"kind": "lost"})
+    result = await submit(hass, result, {"name": "Battery_low"})
+    assert result["errors"] == {"name": "alert_name_taken"}
+    result = await submit(hass, result, {"name": "Lost", "duration": 60})
+    assert result["type"] is FlowResultType.CREATE_ENTRY
+    assert [rule["name"] for rule in entry.options["alerts"]] == ["Battery low", "Lost"]
+
+    result = await choose(hass, entry, "remove_alerts")
+    labels = offered(result, "rules")
+    assert list(labels.values()) == ["Battery low", "Lost"]
+    result = await submit(hass, result, {"rules": [rule["rule_id"]]})
+    assert [rule["name"] for rule in entry.options["alerts"]] == ["Lost"]
+    result = await choose(hass, entry, "remove_alerts")
+    result = await submit(hass, result, {"rules": [*offered(result, "rules")]})
+    assert entry.options == {"minimum_rssi": -80}
+    await wait_until(lambda: is_connected(hass, broker.port))
+
+
+async def test_alert_named_as_that_of_a_device(
+    hass: HomeAssistant, broker: Mosquitto, setup: Callable[..., Any]
+) -> None:
+    """What a device's own alert is called, one for all cannot be."""
+    entry = await setup(destination_data(broker.port))
+    rule = {"rule_id": "1", "name": "Too cold", "kind": "lost"}
+    hass.config_entries.async_add_subentry(
+        entry,
+        ConfigSubentry(
+            data=MappingProxyType({"address": ADDRESS, "alerts": [rule]}),
+            subentry_type="device",
+            title="Cellar",
+            unique_id=ADDRESS,
+        ),
+    )
+    await hass.async_block_till_done()
+    result = await choose(hass, entry, "add_alert")
+    result = await submit(hass, result, {"kind": "lost"})
+    result = await submit(hass, result, {"name": "Too cold"})
+    assert result["errors"] == {"name": "alert_name_taken"}
+    result = await submit(hass, result, {"name": "Gone"})
+    assert result["type"] is FlowResultType.CREATE_ENTRY
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("format = [", "this is not TOML"),
+        (FORMAT + FORMAT, "mine: give each format a name of its own"),
+        (FORMAT.replace("i16", "i17"), "type"),
+    ],
+)
+async def test_formats(
+    hass: HomeAssistant,
+    broker: Mosquitto,
+    setup: Callable[..., Any],
+    text: str,
+    problem: str,
+) -> None:
+    """Formats of one's own are checked, stored, shown, and cleared."""
+    entry = await setup(destination_data(broker.port))
+    result = await choose(hass, entry, "formats")
+    result = await submit(hass, result, {"formats": text})
+    assert result["errors"] == {"formats": "invalid_formats"}
+    assert problem in result["description_placeholders"]["problem"]
+    assert suggested(result) == {"formats": text}
+    result = await submit(hass, result, {"formats": FORMAT})
+    assert result["type"] is FlowResultType.CREATE_ENTRY
+    assert entry.options == {"formats": FORMAT.strip()}
+    result = await choose(hass, entry, "formats")
+    assert suggested(result) == {"formats": FORMAT.strip()}
+    result = await submit(hass, result, {})
+    assert result["type"] is FlowResultType.CREATE_ENTRY
+    assert entry.options == {}
+    await wait_until(lambda: is_connected(hass, broker.port))
+
+
+async def test_alert_while_not_loaded(
+    hass: HomeAssistant, broker: Mosquitto, setup: Callable[..., Any]
+) -> None:
+    """An alert can be added while the bridge does not run, its value typed."""
+    entry = await setup(destination_data(broker.port))
+    assert await hass.config_entries.async_unload(entry.entry_id)
+    result = await choose(hass, entry, "add_alert")
+    result = await submit(hass, result, {"kind": "above"})
+    form = {"name": "Hot", "field": "Temperatur°", "limit": 30}
+    result = await submit(hass, result, form)
+    assert result["errors"] == {"field": "invalid_field"}
+    form["field"] = " Battery voltage "
+    result = await submit(hass, result, form)
+    assert result["type"] is FlowResultType.CREATE_ENTRY
+    assert entry.options["alerts"][0]["field"] == "battery_voltage"

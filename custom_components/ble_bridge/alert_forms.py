@@ -26,6 +26,7 @@ from .alerts import (
 )
 from .forms import TEXT, TEXTS, lines, number, plain_number
 from .layouts.topics import safe_part
+from .records import Value
 
 CONF_KIND: Final = "kind"
 CONF_RULES: Final = "rules"
@@ -126,6 +127,15 @@ def read_rule(
         return Rule.from_dict(data).as_dict(), errors
     except ValueError as err:
         return data, {str(err): "invalid_number"}
+
+
+def number_fields(values: Mapping[str, Value]) -> set[str]:
+    """Return the names of those values that a limit can be set for."""
+    return {
+        name
+        for name, value in values.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
 
 
 def names_of(rules: Iterable[Mapping[str, Any]]) -> set[str]:

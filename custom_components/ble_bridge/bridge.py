@@ -99,6 +99,7 @@ class Bridge:
             entry.options.get(CONF_SCANNER_IDS, {}),
             frozenset(entry.options.get(CONF_EXCLUDED_SCANNERS, ())),
         )
+        self.scanners.refresh()
         self.feed = Feed(
             hass, self.scanners.get, _filter(entry.options), self._on_advertisement
         )
@@ -159,7 +160,6 @@ class Bridge:
                 self.hass, SIGNAL_CONFIG_ENTRY_CHANGED, self._on_entry_changed
             )
         )
-        self.scanners.refresh()
         self.devices.start(self.feed.advertisers)
         self.feed.start()
 

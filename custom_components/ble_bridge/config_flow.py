@@ -84,7 +84,9 @@ class BleBridgeConfigFlow(ConfigFlow, domain=DOMAIN):
             data, errors = destination_data(user_input)
             errors |= _bridge_errors(user_input)
             bridge_id = user_input[CONF_BRIDGE_ID].strip()
-            if not errors and not (errors := await async_test(self.hass, bridge_id, data)):
+            if not errors and not (
+                errors := await async_test(self.hass, bridge_id, data)
+            ):
                 return self.async_create_entry(
                     title=user_input[CONF_NAME].strip(),
                     data={CONF_BRIDGE_ID: bridge_id},

@@ -136,7 +136,6 @@ def destination_schema(hass: HomeAssistant) -> dict[vol.Marker, Any]:
                 )
             )
         )
-    collapsed = {"collapsed": True}
     return {
         **fields,
         vol.Optional(CONF_HOST, default="localhost"): TEXT,
@@ -145,10 +144,10 @@ def destination_schema(hass: HomeAssistant) -> dict[vol.Marker, Any]:
         ),
         **CREDENTIALS,
         **{
-            vol.Optional(name): section(_layout_schema(name), collapsed)
+            vol.Optional(name): section(_layout_schema(name), {"collapsed": True})
             for name in LAYOUTS
         },
-        vol.Required(CONF_ADVANCED): section(_ADVANCED_SCHEMA, collapsed),
+        vol.Required(CONF_ADVANCED): section(_ADVANCED_SCHEMA, {"collapsed": True}),
     }
 
 

@@ -446,7 +446,13 @@ class Device:
     # --- across restarts ----------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
-        """Return what is kept across a restart, as JSON."""
+        """Return what is kept across a restart, as JSON.
+
+        What still waits to be decoded counts as not heard, so that it is then.
+        """
+        last_seen = self.last_seen
+        if self.waiting is not None:
+            last_seen = _unix(self.waiting[1].time - 1)
         return {
             "values": self.values,
             "events": sorted(self.events),
@@ -455,7 +461,7 @@ class Device:
             "manufacturer": self.manufacturer,
             "present": self.present,
             "connection_id": self.connection_id,
-            "last_seen": self.last_seen,
+            "last_seen": last_seen,
             "alerts": {watch.rule.rule_id: watch.state() for watch in self.watches},
         }
 
@@ -477,7 +483,7 @@ class Device:
         manufacturer = state.get("manufacturer")
         self.manufacturer = manufacturer if isinstance(manufacturer, str) else None
         last_seen = state.get("last_seen")
-        if isinstance(last_seen, int | float):
+        if isinstance(last_seen, int | float) and last_seen >= 0:
             # Monotonic clocks begin anew with the machine, so age is what counts.
             age = max(time.time() - last_seen, 0.0)
             self.heard = time.monotonic() - age

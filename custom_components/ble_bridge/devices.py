@@ -37,6 +37,8 @@ _SAVE_SOON: Final = 1
 MAX_AUTOMATIC: Final = 1_000
 # Devices that come on air together are added together.
 _GATHER: Final = 2.0
+# How well a time survives a restart (s).
+_CLOCKS_AGREE: Final = 0.05
 # What phones send too.
 _BEACONS: Final = frozenset({"ibeacon", "eddystone"})
 # States are written at most this often (s).
@@ -233,19 +235,12 @@ class Devices(Owner):
         return True
 
     def _follow(self, device: Device) -> None:
-        """Attach the addresses of a new device, beginning with what they said last."""
+        """Attach the addresses of a new device."""
         for add in self._adders:
             add(device, ())
         for advertiser in self._advertisers.values():
-            if self._find(advertiser.address) is not device:
-                continue
-            self._attach(advertiser, device)
-            last = bluetooth.async_last_service_info(
-                self.hass, advertiser.address, connectable=False
-            )
-            sighting = last and advertiser.sightings.get(last.source)
-            if last and sighting:
-                device.on_advertisement(sighting, last, True)
+            if self._find(advertiser.address) is device:
+                self._attach(advertiser, device)
 
     def _remove(self, device: Device) -> None:
         """Let go of a device whose subentry is gone."""
@@ -276,9 +271,18 @@ class Devices(Owner):
         return None
 
     def _attach(self, advertiser: Advertiser, device: Device) -> None:
-        """Have a device follow an address."""
+        """Have a device follow an address, beginning with what it said last.
+
+        What was said before the restart is known already, and so is what the stack keeps
+        of it.
+        """
         advertiser.device = device
         device.advertisers[advertiser.address] = advertiser
+        last = bluetooth.async_last_service_info(
+            self.hass, advertiser.address, connectable=False
+        )
+        if last is not None and last.time > device.heard + _CLOCKS_AGREE:
+            device.on_advertisement(advertiser.sighting(last.source), last, True)
 
     @callback
     def on_address(self, advertiser: Advertiser) -> None:
@@ -328,8 +332,12 @@ class Devices(Owner):
         """Load a library that a packet needs."""
         if name not in self._loading:
             self._loading.add(name)
+            # Not eagerly: who wants it first takes note that it waits
             self.entry.async_create_background_task(
-                self.hass, self._async_load(name), f"ble_bridge load {name}"
+                self.hass,
+                self._async_load(name),
+                f"ble_bridge load {name}",
+                eager_start=False,
             )
 
     async def async_load(self, sources: Iterable[Source]) -> None:

@@ -62,6 +62,14 @@ class Advertiser:
         """Return when the address was heard last (`CLOCK_MONOTONIC`, seconds)."""
         return max((sighting.time for sighting in self.sightings.values()), default=0.0)
 
+    def sighting(self, source: str) -> Sighting:
+        """Return how a scanner hears the address, though it may not have yet."""
+        if (sighting := self.sightings.get(source)) is None:
+            sighting = self.sightings[source] = Sighting(
+                self._feed.scanner(source), self.address
+            )
+        return sighting
+
     @callback
     def on_advertisement(self, advertisement: Advertisement) -> None:
         """Take one packet: count it, filter it, hand it over.
@@ -72,9 +80,7 @@ class Advertiser:
         feed = self._feed
         sighting = self.sightings.get(advertisement.source)
         if sighting is None:
-            sighting = self.sightings[advertisement.source] = Sighting(
-                feed.scanner(advertisement.source), self.address
-            )
+            sighting = self.sighting(advertisement.source)
         scanner = sighting.scanner
         scanner.received += 1
         sighting.time = advertisement.time

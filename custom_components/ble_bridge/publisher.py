@@ -126,6 +126,12 @@ class Publisher:
         self.tallies = {kind: Tally() for kind in RecordKind}
         self.forgotten = False
         self._outlets = _outlets(data)
+        self._qos = {
+            f"{outlet.name}/{kind.value}": qos
+            for outlet in self._outlets
+            for kind, qos in outlet.qos.items()
+        }
+        self._cleared = Tally()
         self._store = store
         self._retained = store.data["retained"].setdefault(subentry_id, {})
         self._status_topic = bridge_topic(destination.topic_base, bridge_id)
@@ -143,6 +149,8 @@ class Publisher:
         kind = _KINDS[type(record)]
         tally = self.tallies[kind]
         rejected: list[str] = []
+        if self.forgotten:
+            return rejected
         for outlet in self._outlets:
             try:
                 messages = outlet.layout.messages(record)
@@ -183,9 +191,15 @@ class Publisher:
         self._store.save()
 
     def _clear(self, topic: str) -> None:
-        """Clear a retained message."""
-        self.destination.publish_retained(topic, b"")
-        del self._retained[topic]
+        """Clear a retained message, after what is on its way to that topic."""
+        owner = self._retained.pop(topic)
+        if owner == _OURS:
+            self.destination.publish_retained(topic, b"")
+        else:
+            qos = self._qos.get(owner.partition("/")[2], 0)
+            self.destination.send(
+                Route(encode_topic(topic), self._cleared, qos, retain=True), b""
+            )
         self._store.save()
 
     def clear_stale(self, scanner_ids: set[str], device_ids: Mapping[str, str]) -> None:

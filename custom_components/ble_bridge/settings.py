@@ -42,10 +42,12 @@ from .const import (
 from .destinations.errors import ConnectError, Problem
 from .destinations.mqtt_connection import MqttProtocol, MqttSettings
 from .device import DEFAULT_PATH_LOSS, DeviceSettings
+from .layouts.topics import safe_part
 from .records import Advertisement
 from .shaping import Shaping
 
 MQTT_DOMAIN: Final = "mqtt"
+MAX_NAME: Final = 40
 
 
 @callback
@@ -118,6 +120,11 @@ def slug(text: str) -> str:
     return "" if result == "unknown" and "unknown" not in text.lower() else result
 
 
+def device_id(data: Mapping[str, Any]) -> str:
+    """Return what a device is called in topics: its alias as a slug, else its address."""
+    return slug(data.get(CONF_ALIAS) or "") or data.get(CONF_ADDRESS) or ""
+
+
 def device_settings(
     subentry: ConfigSubentry, options: Mapping[str, Any]
 ) -> DeviceSettings:
@@ -129,11 +136,11 @@ def device_settings(
         if value is not None
     }
     own = [Rule.from_dict(rule) for rule in data.get(CONF_ALERTS, ())]
-    names = {rule.name for rule in own}
+    names = {safe_part(rule.name) for rule in own}
     common = [Rule.from_dict(rule) for rule in options.get(CONF_ALERTS, ())]
     irk, key = data.get(CONF_IRK), data.get(CONF_KEY)
     return DeviceSettings(
-        device_id=slug(data.get(CONF_ALIAS) or "") or data[CONF_ADDRESS],
+        device_id=device_id(data) or subentry.subentry_id,
         name=subentry.title,
         address=data.get(CONF_ADDRESS),
         irk=bytes.fromhex(irk) if irk else None,
@@ -142,7 +149,7 @@ def device_settings(
         reference_rssi=data.get(CONF_REFERENCE_RSSI),
         path_loss=data.get(CONF_PATH_LOSS) or DEFAULT_PATH_LOSS,
         shaping=_shaping(shaping) if shaping else None,
-        rules=(*own, *(rule for rule in common if rule.name not in names)),
+        rules=(*own, *(rule for rule in common if safe_part(rule.name) not in names)),
     )
 
 
@@ -167,8 +174,15 @@ def new_device(advertisement: Advertisement, model: str | None) -> ConfigSubentr
 
 def device_name(advertisement: Advertisement, model: str | None) -> str:
     """Return what a device is called that has been given no name."""
-    name = advertisement.name
-    if not name or name == advertisement.address:
-        name = model or "Bluetooth device"
+    name = plain_name(advertisement) or model or "Bluetooth device"
     short = advertisement.address.replace(":", "")[-4:]
     return name if name.upper().endswith(short) else f"{name} {short}"
+
+
+def plain_name(advertisement: Advertisement) -> str:
+    """Return the name that a device gives itself, as far as it can be shown."""
+    name = advertisement.name or ""
+    if name == advertisement.address:
+        return ""
+    shown = "".join(letter for letter in name if letter.isprintable())
+    return shown.strip()[:MAX_NAME]

@@ -250,6 +250,17 @@ class HomeAssistantProcess:
         """Run the flow that adds a subentry to an entry; return its result."""
         return await self._flow("subentries/flow", [entry_id, subentry_type], inputs)
 
+    async def change_subentry(
+        self, entry_id: str, subentry_type: str, subentry_id: str, *inputs: Json
+    ) -> Json:
+        """Run the flow that changes a subentry of an entry; return its result."""
+        return await self._flow(
+            "subentries/flow",
+            [entry_id, subentry_type],
+            inputs,
+            subentry_id=subentry_id,
+        )
+
     async def entries(self, domain: str) -> list[dict[str, Json]]:
         """Return the config entries of a domain."""
         entries: list[dict[str, Json]] = await self.get(
@@ -262,10 +273,12 @@ class HomeAssistantProcess:
         download = await self.get(f"/api/diagnostics/config_entry/{entry_id}")
         return download["data"]
 
-    async def _flow(self, kind: str, handler: Json, inputs: Sequence[Json]) -> Json:
+    async def _flow(
+        self, kind: str, handler: Json, inputs: Sequence[Json], **start: Json
+    ) -> Json:
         """Answer the forms of a flow one by one."""
         path = f"/api/config/config_entries/{kind}"
-        result = await self.post(path, {"handler": handler})
+        result = await self.post(path, {"handler": handler, **start})
         for answer in inputs:
             if result["type"] not in {"form", "menu"}:
                 break

@@ -16,16 +16,11 @@ INTEGRATIONS = (
     *("bluetooth", "diagnostics", "esphome", "frontend", "history", "logbook", "mqtt"),
     *("my", "onboarding", "repairs", "system_health"),
     *("camera", "infrared", "radio_frequency"),
-    *(
-        "aranet",
-        "bthome",
-        "govee_ble",
-        "ibeacon",
-        "inkbird",
-        "qingping",
-        "ruuvitag_ble",
-    ),
-    *("sensorpush", "switchbot", "thermopro", "xiaomi_ble"),
+    # The parser libraries that the decoders use.
+    *("aranet", "bluemaestro", "bthome", "govee_ble", "ibeacon", "inkbird", "kegtron"),
+    *("leaone", "moat", "mopeka", "oralb", "qingping", "rapt_ble", "ruuvitag_ble"),
+    *("sensirion_ble", "sensorpro", "sensorpush", "switchbot", "thermobeacon"),
+    *("thermopro", "tilt_ble", "victron_ble", "xiaomi_ble"),
 )
 # Needed by the web server's login, and in no manifest.
 UNLISTED = ("pyotp==2.10.0", "PyQRCode==1.2.1")

@@ -235,6 +235,8 @@ def decode(
         ('{ at = 0, type = "f32" }', "56d70842", 34.21029),
         ('{ at = 0, type = "f16be" }', "3e00", 1.5),
         ('{ at = 0, type = "f32" }', "0000c07f", None),
+        ('{ at = 0, type = "f32" }', "0000c0", None),
+        ('{ at = 0, type = "f64", factor = 1e12 }', "ffffffffffffef7f", None),
         ('{ at = 1, type = "u16" }', "0102", None),
         ("{ at = 0, factor = 0.1 }", "eb", 23.5),
         ("{ at = 0, factor = 0.1, add = -40 }", "eb", -16.5),
@@ -401,6 +403,20 @@ def test_own_fields_have_the_unit_of_their_entry() -> None:
         (
             entry("x = { at = 0 }", "company_id = 1, long = 2"),
             "mine.match.long: there is",
+        ),
+        (
+            '[[format]]\nname = "a"\nmodel = "A"',
+            "a.match: say whose data these are",
+        ),
+        ('[[format]]\nname = "a"\nmodel = "A\\u0007"', "a.model: leave out what"),
+        (entry("x = { value = [] }"), "x.value: write a number, a text, true or false"),
+        (
+            entry('x = { at = 0, type = "hex", map = { 0 = "a" } }'),
+            "x.map: a map needs a type",
+        ),
+        (
+            entry('x = { at = 0, per = { at = 0, type = "hex" } }'),
+            "x.per.type: write a type that is a number",
         ),
         (entry(""), "mine.fields: say which fields there are"),
         (entry("X = { at = 0 }"), "mine.fields.X: name a field with a to z"),

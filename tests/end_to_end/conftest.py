@@ -33,11 +33,22 @@ async def home_assistant_fixture(
 
 
 async def add_bridge(
-    home_assistant: HomeAssistantProcess, broker: Mosquitto, **advanced: Any
+    home_assistant: HomeAssistantProcess,
+    broker: Mosquitto,
+    *,
+    values: bool = False,
+    **advanced: Any,
 ) -> str:
     """Set up BLE Bridge through its form, and return the ID of its entry."""
     result = await home_assistant.flow(
-        "ble_bridge", {**BRIDGE_FORM, "port": broker.port, "advanced": advanced}
+        "ble_bridge",
+        {
+            **BRIDGE_FORM,
+            "port": broker.port,
+            "advanced": advanced,
+            "fields": {},
+            "values": {"enabled": values},
+        },
     )
     assert result["type"] == "create_entry", result
     entry_id: str = result["result"]["entry_id"]

@@ -200,7 +200,7 @@ class DeviceDecoder:
             if decoded is not None:
                 self.pending = False
                 return decoded
-        if not self.pending:
+        if not self.pending and not _is_mixed(packet):
             self._ignored = shape
         if failure is not None:
             raise DecodeError(f"{type(failure).__name__}: {failure}") from failure
@@ -235,6 +235,8 @@ class DeviceDecoder:
                 self.encryption = Encryption.KEY_WRONG
             raise
         if decoded is None:
+            if _is_mixed(packet) and source.modules:
+                self._kept[source.name] = decoder
             return None
         if source.beacon and self._maker is not None:
             # A sensor that is a beacon, too, stays the sensor.
@@ -282,6 +284,15 @@ def of_packet(advertisement: Advertisement) -> Advertisement:
         advertisement.tx_power,
         raw,
     )
+
+
+def _is_mixed(packet: Advertisement) -> bool:
+    """Tell whether data of several packets stand side by side.
+
+    Local adapters give no raw packet. A library finds out what is new when it sees the next
+    one, for which it has to remember this one.
+    """
+    return packet.raw is None and len(packet.manufacturer_data) > 1
 
 
 def _shape(packet: Advertisement) -> _Shape:

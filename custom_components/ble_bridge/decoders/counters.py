@@ -24,6 +24,7 @@ _BTHOME_TRAILER: Final = 8  # The counter, then four bytes that prove the key
 _MIBEACON_ENCRYPTED: Final = 0x08
 _MIBEACON_WITH_OBJECT: Final = 0x40
 _VICTRON_INSTANT_READOUT: Final = b"\x10"
+_QINGPING_EVENT: Final = 0x40
 _QINGPING_OBJECTS: Final = 8
 _QINGPING_FRAME: Final = 0x0F
 
@@ -102,8 +103,13 @@ def ruuvi_counter(advertisement: Advertisement) -> Counter | None:
 
 
 def qingping_counter(advertisement: Advertisement) -> Counter | None:
-    """Return the frame counter, which is one of the objects where there is one."""
+    """Return the frame counter of an event, which is one of its objects.
+
+    Regular packets have one too; nothing says that it is the same.
+    """
     data = advertisement.service_data.get(QINGPING, b"")
+    if not data or not data[0] & _QINGPING_EVENT:
+        return None
     at = _QINGPING_OBJECTS
     while at + 2 < len(data):
         kind, size = data[at], data[at + 1]

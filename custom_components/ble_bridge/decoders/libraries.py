@@ -234,10 +234,10 @@ class EncryptedDecoder(SensorDecoder):
         known = any(device.model for device in update.devices.values())
         if (decoded := self._library.read(update)) is not None:
             return decoded
-        if not known:
-            return None
         if not encrypted:
             self._refused(advertisement)
+            return None
+        if not known:
             return None
         if self._key is None:
             raise KeyMissing("The packet is encrypted, and there is no key")

@@ -110,6 +110,8 @@ _OFFSETS: Final[Mapping[tuple[str, str], Callable[[float], float]]] = {
     ("°F", "°C"): lambda value: (value - 32) / 1.8,
     ("K", "°C"): lambda value: value - 273.15,
 }
+# No sensor is more exact; a formula, or the conversion of a unit, is.
+_DIGITS: Final[Mapping[str | None, int]] = {"°C": 3, "kg": 4}
 _NO_UNIT: Final = frozenset({"SG"})
 
 
@@ -189,8 +191,20 @@ def clean(name: str, raw: object, unit: str | None = None) -> Value | None:
         return _text(raw) if kind is not Kind.NUMBER else None
     if not isinstance(raw, int | float):
         return None
-    converted = raw if found is None else _converted(raw, unit, found[0].unit)
-    return clean_float(converted) if isinstance(converted, float) else converted
+    return _number(raw, unit, found[0].unit if found else unit)
+
+
+def _number(raw: float, unit: str | None, wanted: str | None) -> float | None:
+    """Return a number in the unit of its field, as the device gave it."""
+    if isinstance(raw, float):
+        if (cleaned := clean_float(raw)) is None:
+            return None
+        raw = cleaned
+    converted = _converted(raw, unit, wanted)
+    if not isinstance(converted, float) or (number := clean_float(converted)) is None:
+        return converted if isinstance(converted, int) else None
+    digits = _DIGITS.get(wanted)
+    return number if digits is None else round(number, digits)
 
 
 def _text(raw: object) -> str | None:

@@ -30,6 +30,7 @@ _SWITCHBOT_NAMES: Final = {
     "seq_number": "packet_id",
     "sequence_number": "packet_id",
     "soc_version": "firmware",
+    "speed": "speed_level",
     "status": "state",
     "tamper_alarm": "tamper",
     "tampered": "tamper",
@@ -40,7 +41,9 @@ _SWITCHBOT_DROPPED: Final = frozenset(
     {
         *("cw", "delay", "deviceChain", "fahrenheit", "iot", "isAqiValid", "led"),
         *("is_meter_binded", "light_intensity", "loop_index", "sense_distance"),
-        *("switchMode", "temp", "tested"),
+        *("auto_lock_paused", "color_mode", "double_lock_mode", "is_secondary_lock"),
+        *("manual_unlock_linkage", "night_latch", "preset", "switchMode", "temp"),
+        *("tested", "door_open_from_secondary_lock", "update_from_secondary_lock"),
     }
 )
 _UNLOCKED: Final = {"locked": False, "unlocked": True}

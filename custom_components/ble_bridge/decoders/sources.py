@@ -27,7 +27,8 @@ class Match:
     """A sign of a source: what has it may be decoded there.
 
     Data of a company begin with one of `starts`, and have `length` bytes where that is
-    given. A name is exact, or a prefix if it ends in `*`.
+    given; where only that is given, they end in the address. A name is exact, or a prefix
+    if it ends in `*`.
     """
 
     company_ids: tuple[int, ...] = ()
@@ -341,7 +342,10 @@ class Table:
                 match = source.match
                 if data.startswith(match.starts) and match.length in (None, len(data)):
                     yield source
-            yield from self._lengths.get(len(data), ())
+            if (sources := self._lengths.get(len(data))) and data[-6:].hex(
+                ":"
+            ).upper() == advertisement.address:
+                yield from sources
         for uuid in advertisement.service_uuids:
             yield from self._service_uuids.get(uuid, ())
         name = advertisement.name or ""

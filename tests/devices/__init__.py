@@ -1,0 +1,1 @@
+"""The devices of the user: from a packet to states, and to messages on the bus."""
