@@ -449,6 +449,8 @@ async def test_key(
     scanner.hear(ENCRYPTED, raw=part(0x16, ENCRYPTED_DATA))
     result = await add(hass, entry, ENCRYPTED, key="not a key")
     assert result["errors"] == {"key": "invalid_key"}
+    result = await submit(hass, result, {"name": "Balcony", "key": KEY[:-2]})
+    assert result["errors"] == {"key": "invalid_key"}
     for wrong in ("00" * 16, "00" * 12):
         result = await submit(hass, result, {"name": "Balcony", "key": wrong})
         assert result["errors"] == {"key": "key_wrong"}

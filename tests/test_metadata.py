@@ -419,7 +419,8 @@ def described() -> dict[tuple[str, str], EntityDescription | Field | None]:
         for constant in vars(module).values():
             for item in constant if isinstance(constant, tuple) else (constant,):
                 # A bare description of binary sensors is no instance of this class.
-                if key := getattr(item, "translation_key", None):
+                key = getattr(item, "translation_key", None)
+                if key and not isinstance(item, type):
                     assert key == item.key
                     found[platform, key] = item
     for name, field in FIELDS.items():

@@ -8,9 +8,10 @@ from homeassistant.helpers import config_validation as cv
 
 from . import repairs
 from .bridge import BleBridgeConfigEntry, Bridge, async_clear_retained
-from .const import DOMAIN
+from .const import CONF_FORMATS, DOMAIN
 from .devices import DeviceStore
 from .scanners import BridgeStore
+from .settings import own_formats
 
 CONFIG_SCHEMA = cv.config_entry_only_config_schema(DOMAIN)
 PLATFORMS = [Platform.BINARY_SENSOR, Platform.EVENT, Platform.SENSOR]
@@ -22,7 +23,10 @@ async def async_setup_entry(hass: HomeAssistant, entry: BleBridgeConfigEntry) ->
     await store.async_load()
     device_store = DeviceStore(hass)
     await device_store.async_load()
-    bridge = entry.runtime_data = Bridge(hass, entry, store, device_store)
+    formats = await hass.async_add_executor_job(
+        own_formats, entry.options.get(CONF_FORMATS, "")
+    )
+    bridge = entry.runtime_data = Bridge(hass, entry, store, device_store, formats)
     await hass.config_entries.async_forward_entry_setups(entry, PLATFORMS)
     bridge.start()
 

@@ -39,6 +39,7 @@ from .const import (
     Broker,
 )
 from .decoders import Decoders
+from .decoders.formats import Format
 from .destinations.errors import ConnectError, Problem
 from .destinations.mqtt import MqttDestination
 from .destinations.mqtt_connection import MqttConnector, Will
@@ -71,8 +72,12 @@ class Bridge:
         entry: BleBridgeConfigEntry,
         store: BridgeStore,
         device_store: DeviceStore,
+        formats: tuple[Format, ...],
     ) -> None:
-        """Initialize from the entry, its options and its subentries."""
+        """Initialize from the entry, its options and its subentries.
+
+        `formats` are those of the user's own.
+        """
         self.hass = hass
         self.entry = entry
         self.bridge_id: str = entry.data[CONF_BRIDGE_ID]
@@ -105,6 +110,7 @@ class Bridge:
         )
         self.raw = RawLayout()
         self.decoders = Decoders(self._on_wanted)
+        self.decoders.use_formats(formats)
         self.devices = Devices(
             hass, entry, device_store, self.decoders, self._on_record
         )

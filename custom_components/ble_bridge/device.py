@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+import math
 import time
 from typing import Any, Final, Protocol
 import uuid
@@ -405,7 +406,7 @@ class Device:
             power = self.values.get("beacon_power")
             reference = power if isinstance(power, int) else DEFAULT_REFERENCE_RSSI
         exponent = (reference - rssi) / (10 * self.settings.path_loss)
-        return round(10.0 ** min(max(exponent, -3.0), 4.0), 2)
+        return round(math.pow(10, min(max(exponent, -3.0), 4.0)), 2)
 
     @property
     def advertising_interval(self) -> float | None:

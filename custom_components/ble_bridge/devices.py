@@ -182,6 +182,8 @@ class Devices(Owner):
         )
         if (state := self._store.states.get(subentry.subentry_id)) is not None:
             device.restore(state)
+        # What is wrong with a key shows with the next packet
+        repairs.async_delete_key_issues(self.hass, subentry.subentry_id)
         self.by_id[subentry.subentry_id] = device
         # Home Assistant changes the object in place
         self._known[subentry.subentry_id] = subentry.title, subentry.data

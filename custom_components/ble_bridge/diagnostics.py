@@ -9,15 +9,31 @@ from homeassistant.const import CONF_CLIENT_ID, CONF_HOST, CONF_PASSWORD, CONF_U
 from homeassistant.core import HomeAssistant
 
 from .bridge import BleBridgeConfigEntry
-from .const import CONF_ADDRESSES, CONF_EXCLUDED_SCANNERS, CONF_NAMES, CONF_SCANNER_IDS
+from .const import (
+    CONF_ADDRESS,
+    CONF_ADDRESSES,
+    CONF_ALERTS,
+    CONF_ALIAS,
+    CONF_EXCLUDED_SCANNERS,
+    CONF_IRK,
+    CONF_KEY,
+    CONF_NAMES,
+    CONF_SCANNER_IDS,
+)
 from .destinations.outbox import MAX_BYTES, MAX_MESSAGES
+from .device import Device
 from .records import Scanner
 
 REDACTED: Final = {
+    CONF_ADDRESS,
     CONF_ADDRESSES,
+    CONF_ALERTS,
+    CONF_ALIAS,
     CONF_CLIENT_ID,
     CONF_EXCLUDED_SCANNERS,
     CONF_HOST,
+    CONF_IRK,
+    CONF_KEY,
     CONF_NAMES,
     CONF_PASSWORD,
     CONF_SCANNER_IDS,
@@ -81,12 +97,39 @@ async def async_get_config_entry_diagnostics(
                     "limit_bytes": MAX_BYTES,
                 },
                 "counters": asdict(destination.totals(scanners)),
+                "records": {
+                    kind: {**asdict(tally), "waiting": tally.waiting}
+                    for kind, tally in bridge.publishers[subentry_id].tallies.items()
+                },
+                "retained": len(bridge.store.data["retained"][subentry_id]),
                 "scanners": {
                     _scanner_id(scanner): {**asdict(tally), "waiting": tally.waiting}
                     for scanner, tally in destination.tallies.items()
                 },
             }
             for subentry_id, destination in bridge.destinations.items()
+        ],
+        "devices": [_device(entry, device) for device in bridge.devices.by_id.values()],
+    }
+
+
+def _device(entry: BleBridgeConfigEntry, device: Device) -> dict[str, Any]:
+    """Return what is known of a device, without what it says and where it is."""
+    source = device.decoder.source
+    return {
+        "configuration": async_redact_data(
+            dict(entry.subentries[device.subentry_id].data), REDACTED
+        ),
+        "model": device.identity.model,
+        "decoded_by": source.name if source else None,
+        "encryption": device.encryption,
+        "present": device.present,
+        "addresses": len(device.advertisers),
+        "fields": sorted({*device.values, *device.events}),
+        "counters": asdict(device.counters),
+        "shaped": dict(device.shaper.dropped) if device.shaper else None,
+        "alerts": [
+            {"kind": watch.rule.kind, "open": watch.is_on} for watch in device.watches
         ],
     }
 

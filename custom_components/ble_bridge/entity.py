@@ -16,7 +16,7 @@ from homeassistant.helpers.typing import UndefinedType
 
 from .bridge import MANUFACTURER, BleBridgeConfigEntry, Bridge
 from .const import DOMAIN
-from .decoders.fields import Field, Kind, field_of, known_field
+from .decoders.fields import Field, Kind, known_field
 from .device import PRESENCE, Device
 from .records import Scanner
 
@@ -140,7 +140,7 @@ class FieldEntity(DeviceEntity):
     def __init__(self, bridge: Bridge, device: Device, name: str) -> None:
         """Initialize an entity of a field."""
         super().__init__(bridge, device, name)
-        self.field: Field = field_of(name, device.values.get(name))
+        self.field: Field = bridge.decoders.field(name, device.values.get(name))
         self._number = 1
         self.name_in_device = name
         self.listens_to = (name, PRESENCE)
@@ -190,7 +190,7 @@ def async_add_fields(
                 continue
             if key == "":
                 entities += make_first(bridge, device)
-            elif _kind(device, key) in kinds:
+            elif _kind(bridge, device, key) in kinds:
                 entities.append(make(bridge, device, key))
             else:
                 continue
@@ -201,8 +201,8 @@ def async_add_fields(
     entry.async_on_unload(bridge.devices.async_add_adder(add))
 
 
-def _kind(device: Device, name: str) -> Kind:
+def _kind(bridge: Bridge, device: Device, name: str) -> Kind:
     """Return what a field of a device is."""
     if name in device.events:
         return Kind.EVENT
-    return field_of(name, device.values.get(name)).kind
+    return bridge.decoders.field(name, device.values.get(name)).kind

@@ -1,6 +1,7 @@
 """From what the user entered to how a broker is reached, and what a device is."""
 
 from collections.abc import Mapping
+import logging
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -39,12 +40,15 @@ from .const import (
     SUBENTRY_DEVICE,
     Broker,
 )
+from .decoders.formats import Format, FormatError, parse_formats
 from .destinations.errors import ConnectError, Problem
 from .destinations.mqtt_connection import MqttProtocol, MqttSettings
 from .device import DEFAULT_PATH_LOSS, DeviceSettings
 from .layouts.topics import safe_part
 from .records import Advertisement
 from .shaping import Shaping
+
+_LOGGER = logging.getLogger(__name__)
 
 MQTT_DOMAIN: Final = "mqtt"
 MAX_NAME: Final = 40
@@ -151,6 +155,15 @@ def device_settings(
         shaping=_shaping(shaping) if shaping else None,
         rules=(*own, *(rule for rule in common if safe_part(rule.name) not in names)),
     )
+
+
+def own_formats(text: str) -> tuple[Format, ...]:
+    """Return the user's own formats; those of an earlier version may not be readable."""
+    try:
+        return parse_formats(text)
+    except FormatError as err:
+        _LOGGER.error("Your own formats are not used: %s", err)
+        return ()
 
 
 def _shaping(data: Mapping[str, Any]) -> Shaping:

@@ -162,9 +162,7 @@ async def test_thermometer(
         thermometer.say(21.6)
         await expect(home_assistant, f"{prefix}_temperature", "21.6")
         await expect(home_assistant, f"{prefix}_battery", "93")
-        await expect(
-            home_assistant, "binary_sensor.balcony_thermometer_presence", "on"
-        )
+        await expect(home_assistant, "binary_sensor.balcony_thermometer_presence", "on")
 
         # Once each, though three proxies hear it, and again and again
         subscriber.messages.clear()
@@ -201,7 +199,7 @@ async def test_thermometer(
 
         # Lost, and back
         await subscriber.wait_for_message(LOST, timeout=TIMEOUT + 10)
-        assert await state(home_assistant, f"{prefix}_temperature") == "unavailable"
+        await expect(home_assistant, f"{prefix}_temperature", "unavailable")
         await expect(home_assistant, "binary_sensor.balcony_thermometer_lost", "on")
         thermometer.say(20.25)
         await expect(home_assistant, f"{prefix}_temperature", "20.25")
@@ -217,7 +215,7 @@ async def test_thermometer(
         with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as recorder:
             rows = recorder.execute(
                 "SELECT state FROM states JOIN states_meta USING (metadata_id)"
-                " WHERE entity_id = ? ORDER BY state_id",
+                " WHERE states_meta.entity_id = ? ORDER BY state_id",
                 ("binary_sensor.balcony_thermometer_too_warm",),
             ).fetchall()
         states = [row for (row,) in rows]
@@ -232,7 +230,7 @@ async def test_thermometer(
         await home_assistant.start()
         assert await state(home_assistant, f"{prefix}_humidity") in {
             "50.0",
-            "unavailable",
+            "unavailable",  # It takes longer than the timeout to start
         }
         await subscriber.wait_for_message("ble/bridge/home/status", b"online", 60)
         for proxy in proxies:

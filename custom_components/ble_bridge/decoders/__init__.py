@@ -12,8 +12,9 @@ import importlib
 
 from bluetooth_data_tools import parse_advertisement_data_bytes
 
-from ..records import Advertisement
+from ..records import Advertisement, Value
 from .counters import Counter
+from .fields import Field, field_of, known_field
 from .formats import Format, FormatDecoder, Formats, load_builtin
 from .libraries import QUIET
 from .model import Decoded, DecodeError, Decoder, KeyMissing, KeyWrong
@@ -53,6 +54,7 @@ class Decoders:
         self._loaded -= {source.name for source in SOURCES.values() if source.modules}
         self._builtin: tuple[Format, ...] = ()
         self._own: tuple[Format, ...] = ()
+        self._own_fields: dict[str, Field] = {}
         self._formats = Formats(())
 
     def load(self, name: str) -> None:
@@ -77,6 +79,12 @@ class Decoders:
     def use_formats(self, formats: Iterable[Format]) -> None:
         """Have formats of the user's own, which go before those that come with this."""
         self._own = tuple(formats)
+        self._own_fields = {
+            field.name: field
+            for entry in self._own
+            for field in entry.fields
+            if known_field(field.name) is None
+        }
         self._formats = Formats((*self._own, *self._builtin))
 
     def sources(self, advertisement: Advertisement) -> tuple[Source, ...]:
@@ -85,8 +93,16 @@ class Decoders:
         return tuple(
             source
             for source in self.candidates(packet)
-            if source is not FORMATS or self._formats.find(packet) is not None
+            if source is not FORMATS or self.has_format(packet)
         )
+
+    def has_format(self, packet: Advertisement) -> bool:
+        """Tell whether a packet is of a format, though it may hold no value."""
+        return self._formats.find(packet) is not None
+
+    def field(self, name: str, value: Value | None = None) -> Field:
+        """Return the field of a name, which may be of a format of the user's own."""
+        return self._own_fields.get(name) or field_of(name, value)
 
     def candidates(self, packet: Advertisement) -> Iterator[Source]:
         """Return the sources to ask, in this order."""

@@ -169,6 +169,9 @@ def _snake(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_") or "value"
 
 
+_HIGHEST_BIT: Final = 128
+
+
 def clean(name: str, raw: object, unit: str | None = None) -> Value | None:
     """Return a value as its field has it, or None where it is none.
 
@@ -191,7 +194,16 @@ def clean(name: str, raw: object, unit: str | None = None) -> Value | None:
         return _text(raw) if kind is not Kind.NUMBER else None
     if not isinstance(raw, int | float):
         return None
-    return _number(raw, unit, found[0].unit if found else unit)
+    if name == "battery":
+        raw = _battery(raw)
+    return None if raw is None else _number(raw, unit, found[0].unit if found else unit)
+
+
+def _battery(level: float) -> float | None:
+    """Return a battery level (%); some devices use the highest bit for something else."""
+    if level >= _HIGHEST_BIT:
+        level -= _HIGHEST_BIT
+    return level if 0 <= level <= 100 else None
 
 
 def _number(raw: float, unit: str | None, wanted: str | None) -> float | None:
