@@ -11,32 +11,24 @@ devices once, and prints the memory since the way was set up.
 
 import asyncio
 from collections.abc import Callable
-import gc
-import json
-import logging
-import os
-from pathlib import Path
 import sys
-import tempfile
 import time
 from typing import Any, Protocol, override
 
 from habluetooth import BaseHaRemoteScanner
 from homeassistant.components import bluetooth, mqtt
 from homeassistant.core import HomeAssistant
-from homeassistant.setup import async_setup_component
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
-from pytest_homeassistant_custom_component.common import (
-    MockConfigEntry,
-    async_test_home_assistant,
-)
+from pytest_homeassistant_custom_component.common import MockConfigEntry
 
 from custom_components.ble_bridge.bridge import Bridge
 from custom_components.ble_bridge.feed import Feed
 from custom_components.ble_bridge.filters import Filter
 from custom_components.ble_bridge.layouts.raw import RawLayout, advertisement_topic
 from custom_components.ble_bridge.records import Advertisement, Scanner, Sighting
+
+from .core import addresses, bridge_entry, follow, home_assistant, resident_mb
 
 SCANNERS = 4
 DEVICES = 200
@@ -80,31 +72,7 @@ class BleBridge:
 
     async def start(self) -> None:
         """Set up the entry, and wait for the connection."""
-        entry = MockConfigEntry(
-            domain="ble_bridge",
-            data={"bridge_id": "bench"},
-            subentries_data=[
-                {
-                    "data": {
-                        "broker": "custom",
-                        "host": "127.0.0.1",
-                        "port": self._port,
-                        "username": None,
-                        "password": None,
-                        "topic_base": "ble",
-                        "tls": False,
-                        "qos": self.qos,
-                        "protocol": "auto",
-                        "client_id": f"ble-bridge-bench-{self.qos}",
-                        "keepalive": 60,
-                        "clean_session": True,
-                    },
-                    "subentry_type": "destination",
-                    "title": "bench",
-                    "unique_id": None,
-                }
-            ],
-        )
+        entry = bridge_entry(self._port, qos=self.qos)
         entry.add_to_hass(self._hass)
         await self._hass.config_entries.async_setup(entry.entry_id)
         bridge: Bridge = entry.runtime_data
@@ -237,20 +205,6 @@ WAYS: dict[str, Callable[[HomeAssistant, int], Way]] = {
 }
 
 
-def addresses(count: int) -> list[str]:
-    """Return so many addresses."""
-    return [
-        f"C0:FF:EE:00:{number >> 8:02X}:{number & 255:02X}" for number in range(count)
-    ]
-
-
-def resident_mb() -> float:
-    """Return the memory of this process in MB."""
-    gc.collect()
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
 class Home:
     """Four scanners that hear two hundred devices."""
 
@@ -332,34 +286,21 @@ async def measure(home: Home, way: Way, order: dict[str, Any]) -> dict[str, floa
 
 async def main(way_name: str, port: int) -> None:
     """Set up, then carry out orders until the input ends."""
-    logging.disable(logging.CRITICAL)
-    loop = asyncio.get_running_loop()
-    with tempfile.TemporaryDirectory() as directory:
-        Path(directory, "configuration.yaml").touch()
-        async with async_test_home_assistant(config_dir=directory) as hass:
-            hass.data.pop("custom_components", None)
-            await async_setup_component(hass, "bluetooth", {})
-            memory = resident_mb()
-            way = WAYS[way_name](hass, port)
-            await way.start()
-            home = Home(hass)
-            await home.busy(SCANNERS * DEVICES, 16)  # All devices are known
-            await way.finish()
-            print("ready", flush=True)
-            lines = asyncio.StreamReader()
-            await loop.connect_read_pipe(
-                lambda: asyncio.StreamReaderProtocol(lines), sys.stdin
-            )
-            while line := await lines.readline():
-                order = json.loads(line)
-                if "devices" in order:
-                    await home.fill(order["devices"])
-                    sent = await way.finish()
-                    result = {"sent": sent, "memory": resident_mb() - memory}
-                else:
-                    result = await measure(home, way, order)
-                print(json.dumps(result), flush=True)
-            os._exit(0)  # Some ways leave threads, and nothing is needed any more
+    async with home_assistant() as hass:
+        memory = resident_mb()
+        way = WAYS[way_name](hass, port)
+        await way.start()
+        home = Home(hass)
+        await home.busy(SCANNERS * DEVICES, 16)  # All devices are known
+        await way.finish()
+
+        async def carry_out(order: dict[str, Any]) -> dict[str, float]:
+            if "devices" in order:
+                await home.fill(order["devices"])
+                return {"sent": await way.finish(), "memory": resident_mb() - memory}
+            return await measure(home, way, order)
+
+        await follow(carry_out)
 
 
 if __name__ == "__main__":

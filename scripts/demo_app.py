@@ -31,6 +31,7 @@ from scripts.simulation.processes import (
     SimulationError,
     free_port,
 )
+from scripts.simulation.residents import DASHBOARD, furnish, move_in
 from scripts.simulation.subscriber import Subscriber
 
 PROGRAM: Final = "scripts/demo"
@@ -201,9 +202,13 @@ class View:
 
 
 def pattern(topic: str) -> str:
-    """Return a raw topic with a wildcard for its device, other topics as they are."""
-    scanner, _, device = topic.rpartition("/")
-    return f"{scanner}/+" if ":" in device else topic
+    """Return what stands for a topic and its like: raw by scanner, others by layout."""
+    base, *levels = topic.split("/")
+    if base != TOPIC_BASE:
+        return f"{base}/#"
+    return (
+        f"{base}/raw/{levels[1]}/+" if levels[0] == "raw" else f"{base}/{levels[0]}/#"
+    )
 
 
 def received(counts: Counter[str]) -> int:
@@ -255,7 +260,7 @@ class Demo:
             subscriber = await stack.enter_async_context(
                 Subscriber(
                     broker.port,
-                    f"{TOPIC_BASE}/#",
+                    "#",
                     keep=False,
                     measured=f"{TOPIC_BASE}/raw/",
                 )
@@ -275,6 +280,9 @@ class Demo:
             self._progress("adding the proxies and BLE Bridge")
             await add_proxies(home_assistant, proxies)
             entry_id = await add_bridge(home_assistant, broker, subscriber)
+            self._progress("naming devices, and making a dashboard")
+            await move_in(home_assistant, entry_id)
+            await furnish(home_assistant)
             self._progress("streaming")
             self._introduce(home_assistant, broker)
             await self._stream(home, subscriber, home_assistant)
@@ -295,7 +303,8 @@ class Demo:
         """Say where everything is."""
         page = "config/integrations/integration/ble_bridge"
         rows = (
-            ("Home Assistant", f"{home_assistant.url}/{page}"),
+            ("Home Assistant", f"{home_assistant.url}/{DASHBOARD}"),
+            ("BLE Bridge", f"{home_assistant.url}/{page}"),
             ("user", home_assistant.username),
             ("password", home_assistant.password),
             ("MQTT broker", f"{LOOPBACK}:{broker.port} ({broker.name})"),
@@ -371,10 +380,12 @@ async def add_bridge(
 ) -> str:
     """Add BLE Bridge through its own form, wait for it, and return its entry's ID."""
     form = {
-        "name": "Demo",
+        "name": "BLE Bridge",
         "bridge_id": BRIDGE_ID,
         "host": LOOPBACK,
         "port": broker.port,
+        "fields": {"enabled": True},
+        "values": {"enabled": True},
         "advanced": {"topic_base": TOPIC_BASE, "protocol": broker.protocol},
     }
     entry = created(await home_assistant.flow("ble_bridge", form), "BLE Bridge")

@@ -17,9 +17,15 @@ from scripts.simulation.esphome_proxy import EsphomeProxy
 from scripts.simulation.home import Home, load_frames
 from scripts.simulation.home_assistant import HomeAssistantProcess
 from scripts.simulation.processes import REPOSITORY, free_port
+from scripts.simulation.residents import DASHBOARD, furnish, move_in
 
 IMAGES = REPOSITORY / "docs/images"
-IN_DOCUMENTS = ("bridge", "destination", "integration", "setup", "failed")
+IN_DOCUMENTS = (
+    *("bridge", "destination", "device", "home", "integration", "picker"),
+    *("setup", "failed"),
+)
+# Of which devices a page is shown, by model or name
+PAGES = {"Bridge": "bridge", "MQTT destination": "destination", "Freezer": "device"}
 ARGUMENTS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -87,20 +93,53 @@ async def take_all(
     await page.set_viewport_size(USUAL)
     await pictures.take("setup-done")
 
+    (entry,) = await home_assistant.entries("ble_bridge")
+    await take_device_forms(pictures)
+    await move_in(home_assistant, entry["entry_id"])
+    await furnish(home_assistant)
     await page.wait_for_timeout(62_000)  # Two measurements, so that rates are there
+    await pictures.open(f"/{DASHBOARD}")
+    await page.set_viewport_size({"width": 1500, "height": 600})
+    await pictures.take("home")
+    await page.set_viewport_size(USUAL)
     await pictures.open("/config/integrations/integration/ble_bridge")
     await pictures.take("integration")
     registry: Any = await home_assistant.ws("config/device_registry/list")
     for device in registry:
-        if device["model"] in ("Bridge", "MQTT destination"):
+        model = device["model"]
+        picture = PAGES.get(model if model in PAGES else device["name"])
+        if picture is not None and device["manufacturer"] != "Espressif":
             await pictures.open(f"/config/devices/device/{device['id']}")
-            await pictures.take(
-                "bridge" if device["model"] == "Bridge" else "destination"
-            )
+            await pictures.take(picture)
     await pictures.open("/config/integrations/integration/ble_bridge")
     await page.get_by_label("Configure").first.click()
     await page.wait_for_timeout(2000)
     await pictures.take("options")
+
+
+async def take_device_forms(pictures: Pictures) -> None:
+    """Begin to add a device, as far as the list and the settings."""
+    page = pictures.page
+    await page.set_viewport_size({"width": 1280, "height": 1000})
+    await pictures.open("/config/integrations/integration/ble_bridge")
+    await page.get_by_role("button", name="Add device", exact=True).first.click()
+    await page.wait_for_timeout(1500)
+    await pictures.take("add-device")
+    await page.get_by_text("Choose from what is on air").first.click()
+    await page.wait_for_timeout(2500)
+    await pictures.take("pick-device")
+    await page.locator("ha-generic-picker, ha-combo-box, ha-select").first.click()
+    await page.wait_for_timeout(1000)
+    await pictures.take("picker")
+    await page.keyboard.type("therm")
+    await pictures.take("picker-search")
+    await page.keyboard.press("Enter")
+    await page.wait_for_timeout(500)
+    await page.get_by_role("button", name="Next", exact=True).first.click()
+    await page.wait_for_timeout(1500)
+    await page.set_viewport_size(TALL)
+    await pictures.take("device-settings")
+    await page.set_viewport_size(USUAL)
 
 
 async def main(directory: Path, every: bool) -> None:

@@ -52,11 +52,21 @@ async def async_unload_entry(hass: HomeAssistant, entry: BleBridgeConfigEntry) -
         await entry.runtime_data.async_stop()
         for subentry_id in entry.runtime_data.destinations:
             repairs.async_delete(hass, subentry_id)
+        repairs.async_delete_scanners(hass, entry)
+        if entry.disabled_by is not None:
+            _delete_key_issues(hass, entry)
     return unloaded
+
+
+def _delete_key_issues(hass: HomeAssistant, entry: BleBridgeConfigEntry) -> None:
+    """Ask for no key any more."""
+    for subentry_id in entry.subentries:
+        repairs.async_delete_key_issues(hass, subentry_id)
 
 
 async def async_remove_entry(hass: HomeAssistant, entry: BleBridgeConfigEntry) -> None:
     """Leave nothing behind: neither here nor, where it can be reached, on a broker."""
+    _delete_key_issues(hass, entry)
     store = BridgeStore(hass)
     await store.async_load()
     try:

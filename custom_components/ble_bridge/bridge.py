@@ -168,6 +168,7 @@ class Bridge:
         )
         self.devices.start(self.feed.advertisers)
         self.feed.start()
+        self.devices.catch_up()
 
     async def async_stop(self) -> None:
         """Stop listening, say goodbye on each destination, and disconnect."""
@@ -220,6 +221,7 @@ class Bridge:
             for publisher in self.publishers.values():
                 self._clear_stale(publisher)
             return True
+        self.devices.end_removed_rules()
         for publisher in self.publishers.values():
             subentry = self.entry.subentries.get(publisher.subentry_id)
             if subentry is None or place(subentry.data) != publisher.place:

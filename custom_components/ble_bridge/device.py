@@ -131,10 +131,11 @@ class Device:
         self.shaper = Shaper(settings.shaping) if settings.shaping else None
         self.watches = [Watch(rule) for rule in settings.rules]
         self.encryption = Encryption.NONE
-        self.waiting: tuple[Sighting, Advertisement] | None = None
+        self.waiting: tuple[Sighting, Advertisement, News, float] | None = None
         self._owner = owner
         self._history = History()
         self._told: dict[str, float] = {}
+        self._is_judged = False
 
     # --- packets ------------------------------------------------------------------------
 
@@ -150,20 +151,43 @@ class Device:
         self.heard = max(self.heard, now)
         if not self.present:
             self._arrive(sighting, advertisement)
+        elif self.nearest is None:  # After a restart
+            self.nearest = sighting
+            self._owner.on_values(self, [SIGNAL])
         happened = False
         if changed or self._history.is_due(sighting.scanner.source, now):
             happened = self._on_payload(sighting, advertisement)
-        return (
-            self.shaper is None
-            or self.shaper.passes(sighting, advertisement, changed)
-            or happened
+        return self.shaper is None or self.shaper.passes(
+            sighting, advertisement, changed, happened
         )
+
+    def catch_up(self, sighting: Sighting, advertisement: Advertisement) -> None:
+        """Take what was said last while nobody listened.
+
+        When the device is new, what happened before is over; else all is news but what it
+        said already.
+        """
+        is_new, now = not self.heard, advertisement.time
+        sighting.rssi = advertisement.rssi
+        self.heard = max(self.heard, now)
+        if not self.present:
+            self._arrive(sighting, advertisement)
+        news, pause = self._history.judge(
+            sighting.scanner.source,
+            items(advertisement),
+            now,
+            self.decoder.counter(advertisement),
+        )
+        if is_new:
+            news, pause = News.AGAIN, 0.0
+        if news is not News.LATE:
+            self._decode(sighting, advertisement, news, pause)
 
     def decode_again(self) -> None:
         """Decode what waited for its library."""
         if self.waiting is not None:
-            (sighting, advertisement), self.waiting = self.waiting, None
-            self._decode(sighting, advertisement, News.FRESH, 0.0)
+            waiting, self.waiting = self.waiting, None
+            self._decode(*waiting)
 
     def _on_payload(self, sighting: Sighting, advertisement: Advertisement) -> bool:
         """Make a reading of a payload that is news, and tell whether something happened."""
@@ -191,7 +215,9 @@ class Device:
             self._on_undecodable(err)
             return False
         if self.decoder.pending:
-            self.waiting = sighting, advertisement
+            if self.waiting is not None and news is News.AGAIN:
+                *_, news, pause = self.waiting
+            self.waiting = sighting, advertisement, news, pause
             return True
         self._set_encryption(self.decoder.encryption)
         if decoded is None:
@@ -360,9 +386,22 @@ class Device:
             timeout = FALLBACK_TIMEOUT
         if self.present and timeout is not None and monotonic - self.heard > timeout:
             self._leave()
+        if not self._is_judged:
+            self._judge_rules(now)
         for watch in self.watches:
             if watch.deadline is not None and watch.deadline <= now:
                 self._tell(watch, watch.check(now))
+
+    def _judge_rules(self, now: float) -> None:
+        """Judge what was known before, for rules may have changed since."""
+        self._is_judged = True
+        for watch in self.watches:
+            if self.heard:
+                self._tell(watch, watch.on_presence(self.present, now))
+            if watch.rule.kind is not RuleKind.ANOMALY:
+                for name in watch.rule.fields:
+                    if name in self.values:
+                        self._tell(watch, watch.on_value(self.values[name], now))
 
     def measure(self, monotonic: float, now: float) -> None:
         """Find the nearest scanner, and judge the signal."""
@@ -439,10 +478,12 @@ class Device:
         )
         self._owner.on_alert(self, watch, change)
 
-    def end_alerts(self, now: float) -> None:
-        """End what is open, for its rule or the device is going."""
+    def end_alerts(self, now: float, rules: Iterable[Rule] = ()) -> None:
+        """End what is open, but for what these rules go on with: the others are gone."""
+        current = {(rule.rule_id, rule.name) for rule in rules}
         for watch in self.watches:
-            self._tell(watch, watch.stop(now))
+            if (watch.rule.rule_id, watch.rule.name) not in current:
+                self._tell(watch, watch.stop(now))
 
     # --- across restarts ----------------------------------------------------------------
 
@@ -463,6 +504,7 @@ class Device:
             "present": self.present,
             "connection_id": self.connection_id,
             "last_seen": last_seen,
+            "last": None if self.waiting else self._history.state(),
             "alerts": {watch.rule.rule_id: watch.state() for watch in self.watches},
         }
 
@@ -488,6 +530,7 @@ class Device:
             # Monotonic clocks begin anew with the machine, so age is what counts.
             age = max(time.time() - last_seen, 0.0)
             self.heard = time.monotonic() - age
+            self._history.restore(state.get("last"), self.heard)
         connection_id = state.get("connection_id")
         if isinstance(connection_id, str) and self.heard:
             self.connection_id = connection_id

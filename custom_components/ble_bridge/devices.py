@@ -236,6 +236,15 @@ class Devices(Owner):
                 return False
         return True
 
+    @callback
+    def end_removed_rules(self) -> None:
+        """End the alerts of rules that are no more, before the bridge begins anew."""
+        now = time.time()
+        for subentry in self._subentries():
+            if (device := self.by_id.get(subentry.subentry_id)) is not None:
+                settings = device_settings(subentry, self.entry.options)
+                device.end_alerts(now, settings.rules)
+
     def _follow(self, device: Device) -> None:
         """Attach the addresses of a new device."""
         for add in self._adders:
@@ -243,6 +252,7 @@ class Devices(Owner):
         for advertiser in self._advertisers.values():
             if self._find(advertiser.address) is device:
                 self._attach(advertiser, device)
+        self._catch_up(device)
 
     def _remove(self, device: Device) -> None:
         """Let go of a device whose subentry is gone."""
@@ -273,18 +283,28 @@ class Devices(Owner):
         return None
 
     def _attach(self, advertiser: Advertiser, device: Device) -> None:
-        """Have a device follow an address, beginning with what it said last.
-
-        What was said before the restart is known already, and so is what the stack keeps
-        of it.
-        """
+        """Have a device follow an address."""
         advertiser.device = device
         device.advertisers[advertiser.address] = advertiser
-        last = bluetooth.async_last_service_info(
-            self.hass, advertiser.address, connectable=False
-        )
-        if last is not None and last.time > device.heard + _CLOCKS_AGREE:
-            device.on_advertisement(advertiser.sighting(last.source), last, True)
+
+    @callback
+    def catch_up(self) -> None:
+        """Take what the devices said while nobody listened."""
+        for device in tuple(self.by_id.values()):
+            self._catch_up(device)
+
+    def _catch_up(self, device: Device) -> None:
+        """Take what a device said last; what is from before a restart is known already."""
+        for advertiser in tuple(device.advertisers.values()):
+            last = bluetooth.async_last_service_info(
+                self.hass, advertiser.address, connectable=False
+            )
+            if (
+                last is not None
+                and last.time > device.heard + _CLOCKS_AGREE
+                and (sighting := advertiser.heard_before(last)) is not None
+            ):
+                device.catch_up(sighting, last)
 
     @callback
     def on_address(self, advertiser: Advertiser) -> None:

@@ -70,6 +70,18 @@ class Advertiser:
             )
         return sighting
 
+    def heard_before(self, advertisement: Advertisement) -> Sighting | None:
+        """Return how a packet was heard that the stack has kept; None if it is filtered."""
+        filter_ = self._feed.filter
+        sighting = self.sighting(advertisement.source)
+        if (
+            sighting.scanner.excluded
+            or not filter_.accepts(advertisement)
+            or NO_RSSI < (advertisement.rssi or 0) < filter_.minimum_rssi
+        ):
+            return None
+        return sighting
+
     @callback
     def on_advertisement(self, advertisement: Advertisement) -> None:
         """Take one packet: count it, filter it, hand it over.

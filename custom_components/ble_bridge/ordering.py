@@ -9,7 +9,7 @@ Where packets carry a counter of their own, that tells.
 """
 
 from enum import Enum
-from typing import Final
+from typing import Any, Final
 
 from bluetooth_data_tools import parse_advertisement_data_bytes
 
@@ -63,6 +63,27 @@ class History:
         self._counter: int | None = None
         self._counted = 0.0
         self._doubtful: dict[str, float] = {}
+
+    def state(self) -> dict[str, Any]:
+        """Return what the device says now, as JSON."""
+        return {
+            "counter": self._counter,
+            "said": [
+                [key, data.hex()]
+                for (key, data), heard in self._heard.items()
+                if heard.superseded is None
+            ],
+        }
+
+    def restore(self, state: object, now: float) -> None:
+        """Take over what the device said last, as far as it is what `state` writes."""
+        try:
+            counter, said = state["counter"], state["said"]  # type: ignore[index]
+            heard = {(key, bytes.fromhex(data)): _Heard("", now) for key, data in said}
+        except KeyError, TypeError, ValueError:
+            return
+        if len(heard) <= MAX_ITEMS and isinstance(counter, int | None):
+            self._heard, self._counter, self._counted = heard, counter, now
 
     def is_due(self, source: str, now: float) -> bool:
         """Tell whether to look once more at what a scanner keeps repeating.

@@ -151,6 +151,8 @@ class Publisher:
         rejected: list[str] = []
         if self.forgotten:
             return rejected
+        if isinstance(record, Reading) and self._outlets:
+            rejected = unpublishable(record)
         for outlet in self._outlets:
             try:
                 messages = outlet.layout.messages(record)
@@ -159,8 +161,6 @@ class Publisher:
                 tally.failed += 1
                 self.destination.report(Problem.INVALID_DATA)
                 messages = []
-            if isinstance(record, Reading) and len(messages) < len(record.values):
-                rejected = unpublishable(record)
             for topic, payload, is_state in messages:
                 retain = is_state and outlet.retain[kind]
                 if retain and topic not in self._retained:

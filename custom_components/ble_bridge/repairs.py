@@ -164,6 +164,15 @@ def async_update_scanner(
 
 
 @callback
+def async_delete_scanners(hass: HomeAssistant, entry: ConfigEntry[Any]) -> None:
+    """Take back what was told of the scanners of a bridge that is going."""
+    ours = f"{_SCANNER_ISSUE}_{entry.entry_id}_"
+    for domain, issue_id in list(ir.async_get(hass).issues):
+        if domain == DOMAIN and issue_id.startswith(ours):
+            ir.async_delete_issue(hass, DOMAIN, issue_id)
+
+
+@callback
 def async_update_key(
     hass: HomeAssistant,
     entry: ConfigEntry[Any],

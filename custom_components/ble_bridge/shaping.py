@@ -52,9 +52,13 @@ class Shaper:
     _pending: set[str] = field(default_factory=set)
 
     def passes(
-        self, sighting: Sighting, advertisement: Advertisement, changed: bool
+        self,
+        sighting: Sighting,
+        advertisement: Advertisement,
+        changed: bool,
+        happened: bool = False,
     ) -> bool:
-        """Tell whether an advertisement goes out.
+        """Tell whether an advertisement goes out; one of what happened always does.
 
         A changed payload that came too early goes out with the next packet that may.
         """
@@ -65,7 +69,7 @@ class Shaper:
             advertisement.rssi,
         )
         changed = changed or source in self._pending
-        if (last := self._sent.get(source)) is not None:
+        if (last := self._sent.get(source)) is not None and not happened:
             if 0 <= now - last.time < shaping.minimum_interval:
                 self.dropped[Reason.INTERVAL] += 1
                 if changed:
@@ -82,7 +86,7 @@ class Shaper:
             ):
                 self.dropped[Reason.UNCHANGED] += 1
                 return False
-        elif len(self._sent) >= MAX_SIGHTINGS:
+        elif last is None and len(self._sent) >= MAX_SIGHTINGS:
             del self._sent[next(iter(self._sent))]
         self._pending.discard(source)
         self._sent[source] = _Sent(now, rssi)

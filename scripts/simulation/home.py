@@ -64,9 +64,32 @@ class Frame:
         """Return whether the device changes its address with its frames."""
         return self.kind == "phone"
 
-    def heard_at(self, rssi: int) -> Packet:
-        """Return the packet that a proxy hears."""
-        return self.address, rssi, self.data, int(self.address_type == "random")
+    def heard_at(self, rssi: int, number: int) -> Packet:
+        """Return the packet that a proxy hears, when it is the device's so-many-th."""
+        data = counted(self.data, number)
+        return self.address, rssi, data, int(self.address_type == "random")
+
+
+def counted(data: bytes, number: int) -> bytes:
+    """Return a packet with the number that its device would give it.
+
+    Devices that count their packets would seem to repeat old ones, as captures are played
+    again and again: BTHome v2, MiBeacon that is not encrypted, and Ruuvi's format 5.
+    """
+    packet = bytearray(data)
+    start = 0
+    while start + 4 < len(packet) and packet[start]:
+        end = start + 1 + packet[start]
+        head = bytes(packet[start + 1 : start + 4])
+        payload = start + 4
+        if head == b"\x16\xd2\xfc" and packet[payload : payload + 2] == b"\x40\0":
+            packet[payload + 2] = number & 0xFF
+        elif head == b"\x16\x95\xfe" and not packet[payload] & 0x08:
+            packet[payload + 4] = number & 0xFF
+        elif head == b"\xff\x99\x04" and packet[payload] == 5:
+            packet[payload + 16 : payload + 18] = (number & 0xFFFF).to_bytes(2)
+        start = end
+    return bytes(packet)
 
 
 def load_frames(path: Path = FRAMES) -> list[Frame]:
@@ -101,6 +124,7 @@ class Device:
     frames: Sequence[Frame]
     receptions: list[Reception]
     position: int = 0
+    number: int = 0
     rotated: float = field(default_factory=time.monotonic)
 
     def next_frame(self, now: float) -> Frame:
@@ -172,10 +196,11 @@ class Home:
     ) -> Frame:
         """Let the proxies hear a device's next frame, and return it."""
         frame = device.next_frame(now)
+        device.number += 1
         for reception in device.receptions:
             rssi = reception.next_rssi(frame.rssi, self._random)
             packets = heard.setdefault(reception.proxy, [])
-            packets.append(frame.heard_at(rssi))
+            packets.append(frame.heard_at(rssi, device.number))
         return frame
 
     def _receptions(self, device: str) -> list[Reception]:

@@ -276,12 +276,19 @@ class HomeAssistantProcess:
     async def _flow(
         self, kind: str, handler: Json, inputs: Sequence[Json], **start: Json
     ) -> Json:
-        """Answer the forms of a flow one by one."""
+        """Answer the forms of a flow one by one.
+
+        An answer with its step's ID before it is left out where that does not come.
+        """
         path = f"/api/config/config_entries/{kind}"
         result = await self.post(path, {"handler": handler, **start})
         for answer in inputs:
             if result["type"] not in {"form", "menu"}:
                 break
+            if isinstance(answer, tuple):
+                step_id, answer = answer
+                if step_id != result["step_id"]:
+                    continue
             result = await self.post(f"{path}/{result['flow_id']}", answer)
         return result
 

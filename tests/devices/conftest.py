@@ -42,7 +42,9 @@ async def home_fixture(
 
 
 @pytest.fixture(name="attic")
-async def attic_fixture(add_scanner: Callable[..., SimulatedScanner]) -> SimulatedScanner:
+async def attic_fixture(
+    add_scanner: Callable[..., SimulatedScanner],
+) -> SimulatedScanner:
     """Return a second scanner."""
     return add_scanner("AA:00:00:00:00:02", "Attic")
 

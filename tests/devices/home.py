@@ -62,7 +62,8 @@ def bthome(
 ) -> bytes:
     """Return a packet of BTHome 2."""
     return _packet(
-        b"\x40" + _objects(packet_id, battery, temperature, humidity, door, button, text),
+        b"\x40"
+        + _objects(packet_id, battery, temperature, humidity, door, button, text),
         name,
     )
 
@@ -273,9 +274,11 @@ class Home:
         )
         # What is acknowledged one by one has a queue of its own.
         await wait_until(
-            lambda: not self.entry.runtime_data.destinations[
-                self.destination.subentry_id
-            ].outbox.waiting
+            lambda: (
+                not self.entry.runtime_data.destinations[
+                    self.destination.subentry_id
+                ].outbox.waiting
+            )
         )
 
     async def tick(self, seconds: float = 1.1) -> None:
@@ -351,7 +354,9 @@ class Home:
 
     def messages(self, *prefixes: str) -> list[Message]:
         """Return the messages under prefixes."""
-        return [m for m in tuple(self.subscriber.messages) if m.topic.startswith(prefixes)]
+        return [
+            m for m in tuple(self.subscriber.messages) if m.topic.startswith(prefixes)
+        ]
 
     async def kept(self, *filters: str) -> dict[str, bytes]:
         """Return what the broker keeps of devices."""

@@ -226,7 +226,9 @@ async def test_rules_for_all(home: Home) -> None:
 
 async def test_across_a_restart(home: Home) -> None:
     """What is open stays so, and ends as what it began as; what is pending goes on."""
-    await begin(home, WARM, {**WARM, "rule_id": "long", "name": "Long", "duration": 300})
+    await begin(
+        home, WARM, {**WARM, "rule_id": "long", "name": "Long", "duration": 300}
+    )
     await say(home, temperature=26)
     (started,) = alerts(home)
     await home.tick(200)
@@ -244,12 +246,15 @@ async def test_across_a_restart(home: Home) -> None:
     assert ended["EndedAt"] is not None
     long_started, long_ended = alerts(home, "Long")
     assert long_started["StartedAt"] == long_ended["StartedAt"]
-    assert [event["state"] for event in home.events] == ["started", "started", "ended", "ended"]
+    assert [event["state"] for event in home.events] == [
+        "started",
+        "started",
+        "ended",
+        "ended",
+    ]
 
 
-async def test_kept_without_a_goodbye(
-    home: Home, hass_storage: dict[str, Any]
-) -> None:
+async def test_kept_without_a_goodbye(home: Home, hass_storage: dict[str, Any]) -> None:
     """A power cut loses no open alert: it is on disk within seconds."""
     await begin(home, WARM)
     await say(home, temperature=26)
@@ -279,7 +284,9 @@ async def test_rule_removed(home: Home, whose: str) -> None:
     if whose == "device":
         await home.change(home.devices[0], alerts=[LOW])
     else:
-        home.hass.config_entries.async_update_entry(home.entry, options={"alerts": [LOW]})
+        home.hass.config_entries.async_update_entry(
+            home.entry, options={"alerts": [LOW]}
+        )
     await home.connected()
     assert er.async_get(home.hass).async_get(entity_id) is None
     assert home.hass.states.get(entity_id) is None
@@ -291,15 +298,31 @@ async def test_rule_removed(home: Home, whose: str) -> None:
 
 
 async def test_rule_renamed(home: Home) -> None:
-    """An alert that is open when its rule gets another name still ends."""
+    """What it started under the old name ends, and it starts under the new one."""
     await begin(home, WARM)
     await say(home, temperature=26)
     await home.change(home.devices[0], alerts=[{**WARM, "name": "Hot"}])
     await home.connected()
+    await home.tick()
     assert home.value("alert_warm") == "on"
     await say(home, temperature=20)
     assert home.value("alert_warm") == "off"
-    assert [event["state"] for event in home.events] == ["started", "ended"]
+    for name in ("Too_warm", "Hot"):
+        started, ended = alerts(home, name)
+        assert started["StartedAt"] == ended["StartedAt"] <= ended["EndedAt"]
+
+
+async def test_limit_changed(home: Home) -> None:
+    """A rule that is changed goes by what the device said last."""
+    await begin(home, WARM)
+    await say(home, temperature=26)
+    for limit, expected in ((27, "off"), (24, "on"), (25.5, "on")):
+        rule = {**WARM, "limit": limit, "hysteresis": 0}
+        await home.change(home.devices[0], alerts=[rule])
+        await home.connected()
+        await home.tick()
+        assert home.value("alert_warm") == expected
+    assert [event["state"] for event in home.events] == ["started", "ended", "started"]
 
 
 async def test_lost_when_the_rule_is_made(home: Home) -> None:
@@ -320,7 +343,7 @@ async def test_too_warm_when_the_rule_is_made(home: Home) -> None:
     await home.change(home.devices[0], alerts=[WARM])
     await home.connected()
     home.hear(bthome(temperature=26))
-    await home.settle()
+    await home.tick()
     assert home.value("alert_warm") == "on"
 
 
@@ -330,4 +353,4 @@ async def test_names(home: Home) -> None:
     await say(home, temperature=26)
     (alert,) = alerts(home, "a___b")
     assert alert["Name"] == "a/+#b"
-    assert len([t for t in home.topics(f"{FIELDS}/alerts/")]) == 2
+    assert len(home.topics(f"{FIELDS}/alerts/")) == 2

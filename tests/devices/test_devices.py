@@ -157,16 +157,20 @@ async def test_new_fields(home: Home) -> None:
     assert home.value("humidity") == "50.0"
 
 
-@pytest.mark.parametrize("alias", ["a/b", "+", "#", "a+b/#", "$SYS", "x\0y", "Küche", "客厅"])
+@pytest.mark.parametrize(
+    "alias", ["a/b", "+", "#", "a+b/#", "$SYS", "x\0y", "Küche", "客厅"]
+)
 async def test_alias(home: Home, alias: str) -> None:
     """Whatever an alias is, it is one level of a topic."""
     await home.start({"address": ADDRESS, "alias": alias})
     home.hear(bthome(temperature=21.5))
     await home.until("temperature", "21.5")
     await home.settle()
-    (topic,) = home.topics("iiot/") - {"iiot/signal/rssi"} - {
-        topic for topic in home.topics("iiot/") if topic.endswith("/rssi")
-    }
+    (topic,) = (
+        home.topics("iiot/")
+        - {"iiot/signal/rssi"}
+        - {topic for topic in home.topics("iiot/") if topic.endswith("/rssi")}
+    )
     base, device, name = topic.split("/")
     assert (base, name) == ("iiot", "temperature")
     assert device
@@ -439,7 +443,10 @@ async def test_corrupt_store(
     if isinstance(stored, dict) and isinstance(stored.get("devices"), dict):
         stored = {
             **stored,
-            "devices": {device.subentry_id: s for s in stored["devices"].values()},
+            "devices": {
+                key.replace("*", device.subentry_id): state
+                for key, state in stored["devices"].items()
+            },
         }
     hass_storage["ble_bridge.devices"] = {
         "version": 1,
@@ -507,8 +514,16 @@ async def test_signal(home: Home, attic: SimulatedScanner) -> None:
         )
 
     near = home.scanner
-    assert await signal((near, -70), (attic, -90)) == ("Living room proxy", "-70", "10.0")
-    assert await signal((near, -70), (attic, -66)) == ("Living room proxy", "-70", "10.0")
+    assert await signal((near, -70), (attic, -90)) == (
+        "Living room proxy",
+        "-70",
+        "10.0",
+    )
+    assert await signal((near, -70), (attic, -66)) == (
+        "Living room proxy",
+        "-70",
+        "10.0",
+    )
     assert await signal((near, -70), (attic, -65)) == ("Attic", "-65", "5.62")
     assert await signal((near, -62)) == ("Attic", "-65", "5.62")
     # What is not known is not taken for the best.
@@ -530,7 +545,13 @@ async def test_malformed_packets(home: Home, caplog: pytest.LogCaptureFixture) -
     await home.start(BALCONY)
     home.hear(bthome(temperature=21.5))
     await home.until("temperature", "21.5")
-    for raw in (b"", b"\0" * 31, b"\xff" * 31, b"\x03\x16\xd2\xfc", b"\x04\x16\xd2\xfc@"):
+    for raw in (
+        b"",
+        b"\0" * 31,
+        b"\xff" * 31,
+        b"\x03\x16\xd2\xfc",
+        b"\x04\x16\xd2\xfc@",
+    ):
         home.hear(raw)
     for size in range(1, len(bthome(temperature=22, text="x" * 9))):
         home.hear(bthome(temperature=22, text="x" * 9)[:size])

@@ -1,5 +1,6 @@
 """Devices whose packets are encrypted: right key, wrong key, none."""
 
+from homeassistant.config_entries import ConfigEntryDisabler
 import pytest
 
 from ..layouts.samples import validated
@@ -75,7 +76,7 @@ async def test_key_that_changes(home: Home) -> None:
     assert home.value("temperature") == "23.0"
 
 
-@pytest.mark.parametrize("how", ["removed", "unloaded", "plain"])
+@pytest.mark.parametrize("how", ["removed", "disabled", "entry removed", "plain"])
 async def test_nobody_is_asked_any_more(home: Home, how: str) -> None:
     """A device that is gone, or not encrypted any more, needs no key."""
     await home.start(BALCONY)
@@ -84,8 +85,12 @@ async def test_nobody_is_asked_any_more(home: Home, how: str) -> None:
     assert home.issues() == {"key_missing"}
     if how == "removed":
         await home.remove(home.devices[0])
-    elif how == "unloaded":
-        await home.hass.config_entries.async_unload(home.entry.entry_id)
+    elif how == "disabled":
+        await home.hass.config_entries.async_set_disabled_by(
+            home.entry.entry_id, ConfigEntryDisabler.USER
+        )
+    elif how == "entry removed":
+        await home.hass.config_entries.async_remove(home.entry.entry_id)
     else:
         home.hear(bthome(temperature=22))
         await home.settle()
@@ -104,3 +109,14 @@ async def test_replayed(home: Home) -> None:
     assert home.issues() == set()
     assert home.payloads(f"{FIELDS}/v/temperature") == [{"value": 21}, {"value": 22}]
     assert ADDRESS in {m.topic.split("/")[-1] for m in home.messages("ble/raw/")}
+
+
+async def test_plain_after_a_reload(home: Home) -> None:
+    """A device that is not encrypted any more when the bridge is back needs no key."""
+    await home.start(BALCONY)
+    home.hear(encrypted(21.5, 1))
+    await home.subscriber.wait_for_message(f"{FIELDS}/errors/key_missing")
+    await home.restart()
+    home.hear(bthome(temperature=22))
+    await home.until("temperature", "22.0")
+    assert home.issues() == set()
