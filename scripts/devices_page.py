@@ -11,7 +11,8 @@ import sys
 from typing import Final
 
 from custom_components.ble_bridge.decoders.fields import FIELDS, Field, Kind
-from custom_components.ble_bridge.decoders.formats import Format, load_builtin
+from custom_components.ble_bridge.decoders.format_table import load_builtin
+from custom_components.ble_bridge.decoders.formats import Format
 from custom_components.ble_bridge.decoders.sources import (
     BEACONS,
     LIBRARIES,

@@ -9,7 +9,7 @@ from homeassistant.helpers import config_validation as cv
 from . import repairs
 from .bridge import BleBridgeConfigEntry, Bridge, async_clear_retained
 from .const import CONF_FORMATS, DOMAIN
-from .devices import DeviceStore
+from .device_store import DeviceStore
 from .scanners import BridgeStore
 from .settings import own_formats
 

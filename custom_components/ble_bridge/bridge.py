@@ -44,7 +44,8 @@ from .destinations.errors import ConnectError, Problem
 from .destinations.mqtt import MqttDestination
 from .destinations.mqtt_connection import MqttConnector, Will
 from .device import Device
-from .devices import Devices, DeviceStore
+from .device_store import DeviceStore
+from .devices import Devices
 from .feed import Feed
 from .filters import DeviceList, Filter
 from .layouts.raw import RawLayout, bridge_topic

@@ -11,19 +11,18 @@ from homeassistant.config_entries import ConfigEntry, ConfigSubentry
 from homeassistant.core import CALLBACK_TYPE, HassJob, HomeAssistant, callback
 from homeassistant.helpers import device_registry as dr
 from homeassistant.helpers.event import async_call_later, async_track_time_interval
-from homeassistant.helpers.storage import Store
 
 from . import repairs
 from .alerts import Change, Watch
 from .const import CONF_AUTOMATIC, DOMAIN, EVENT_ALERT, SUBENTRY_DEVICE
-from .decoders import Decoders, DeviceDecoder, Encryption
-from .decoders.model import DecodeError, KeyMissing
+from .decoders import Decoders, Encryption
 from .decoders.sources import Source
 from .device import MODEL, Device, Owner
+from .device_store import DeviceStore, Stored
 from .feed import Advertiser
-from .irk import Resolver, is_stable
-from .layouts.raw import address_type
-from .records import Advertisement, Record, Sighting
+from .irk import Resolver
+from .prospect import Prospect
+from .records import Advertisement, Record
 from .settings import device_settings, new_device
 
 _LOGGER = logging.getLogger(__name__)
@@ -32,100 +31,14 @@ CHECK_INTERVAL: Final = 1
 SIGNAL_INTERVAL: Final = 10
 # How often values are written to disk, as Home Assistant does with its own states.
 SAVE_INTERVAL: Final = 15 * 60
-_SAVE_SOON: Final = 1
 # At most this many devices are added without asking.
 MAX_AUTOMATIC: Final = 1_000
 # Devices that come on air together are added together.
 _GATHER: Final = 2.0
 # How well a time survives a restart (s).
 _CLOCKS_AGREE: Final = 0.05
-# What phones send too.
-_BEACONS: Final = frozenset({"ibeacon", "eddystone"})
 # States are written at most this often (s).
 STATE_INTERVAL: Final = 1.0
-
-type Stored = dict[str, Any]
-
-
-class DeviceStore:
-    """What is known of the devices, across restarts."""
-
-    def __init__(self, hass: HomeAssistant) -> None:
-        """Initialize the store."""
-        self._store = Store[Stored](hass, 1, f"{DOMAIN}.devices")
-        self.states: dict[str, Mapping[str, Any]] = {}
-        self.removed: list[str] = []
-
-    async def async_load(self) -> None:
-        """Read what was kept, as far as it is what we write."""
-        stored = await self._store.async_load()
-        if not isinstance(stored, dict):
-            return
-        if isinstance(states := stored.get("devices"), dict):
-            self.states = {
-                key: state for key, state in states.items() if isinstance(state, dict)
-            }
-        if isinstance(removed := stored.get("removed"), list):
-            self.removed = [address for address in removed if isinstance(address, str)]
-
-    @callback
-    def save_soon(self, data: Callable[[], Stored]) -> None:
-        """Write within a second."""
-        self._store.async_delay_save(data, _SAVE_SOON)
-
-    async def async_save(self, data: Stored) -> None:
-        """Write now."""
-        await self._store.async_save(data)
-
-    async def async_remove(self) -> None:
-        """Remove what was kept."""
-        await self._store.async_remove()
-
-
-class Prospect:
-    """An address that becomes a device by itself as soon as one of its packets decodes."""
-
-    __slots__ = ("_decoder", "_devices")
-
-    def __init__(self, devices: Devices, decoder: DeviceDecoder) -> None:
-        """Initialize."""
-        self._devices = devices
-        self._decoder = decoder
-
-    def on_advertisement(
-        self, sighting: Sighting, advertisement: Advertisement, changed: bool
-    ) -> bool:
-        """Try a packet that is new; all of them go out."""
-        if changed or self._decoder.pending:
-            self._try(advertisement)
-        return True
-
-    def _try(self, advertisement: Advertisement) -> None:
-        """Add the device if it is known, though its packets may be encrypted."""
-        try:
-            decoded = self._decoder.decode(advertisement)
-        except KeyMissing:
-            source = self._decoder.source
-            model = source.title if source else None
-        except DecodeError:
-            return
-        else:
-            if decoded is None:
-                return
-            model = decoded.model
-        if self._is_stable(advertisement):
-            self._devices.add_soon(advertisement, model)
-
-    def _is_stable(self, advertisement: Advertisement) -> bool:
-        """Tell whether the device keeps its address.
-
-        Where nobody knows, it does if it is a sensor: phones send beacons, and change.
-        """
-        stable = is_stable(advertisement.address, address_type(advertisement))
-        source = self._decoder.source
-        return stable is True or (
-            stable is None and source is not None and source.name not in _BEACONS
-        )
 
 
 class Devices(Owner):
@@ -315,7 +228,7 @@ class Devices(Owner):
             self.entry.options.get(CONF_AUTOMATIC)
             and advertiser.address not in self._store.removed
         ):
-            advertiser.device = Prospect(self, self.decoders.device())
+            advertiser.device = Prospect(self.decoders.device(), self.add_soon)
 
     @callback
     def on_gone(self, advertiser: Advertiser) -> None:

@@ -46,7 +46,7 @@ from .const import (
     DOMAIN,
     SUBENTRY_DEVICE,
 )
-from .decoders.formats import FormatError, parse_formats
+from .decoders.format_table import FormatError, parse_formats
 from .filters import parse_address, parse_company_id, parse_name, parse_service_uuid
 from .forms import TEXT, TEXTS, lines, number
 from .layouts.topics import safe_part

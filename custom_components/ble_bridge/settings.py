@@ -40,7 +40,8 @@ from .const import (
     SUBENTRY_DEVICE,
     Broker,
 )
-from .decoders.formats import Format, FormatError, parse_formats
+from .decoders.format_table import FormatError, parse_formats
+from .decoders.formats import Format
 from .destinations.errors import ConnectError, Problem
 from .destinations.mqtt_connection import MqttProtocol, MqttSettings
 from .device import DEFAULT_PATH_LOSS, DeviceSettings

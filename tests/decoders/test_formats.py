@@ -17,15 +17,14 @@ from typing import Any
 from hypothesis import given, settings, strategies as st
 import pytest
 
-from custom_components.ble_bridge.decoders import Decoders, formats
+from custom_components.ble_bridge.decoders import Decoders, format_table, formats
 from custom_components.ble_bridge.decoders.fields import Kind, known_field
-from custom_components.ble_bridge.decoders.formats import (
-    FormatDecoder,
+from custom_components.ble_bridge.decoders.format_table import (
     FormatError,
-    Formats,
     load_builtin,
     parse_formats,
 )
+from custom_components.ble_bridge.decoders.formats import FormatDecoder, Formats
 from custom_components.ble_bridge.decoders.model import Decoded, DecodeError
 from custom_components.ble_bridge.decoders.sources import SOURCES
 from custom_components.ble_bridge.records import Advertisement
@@ -167,7 +166,9 @@ def test_frames_of_others_are_left_alone() -> None:
 def test_builtin_table() -> None:
     """Each format has its own name, says what it is, and gives fields that are known."""
     table = load_builtin()
-    assert len({entry.name for entry in table}) == len(table) <= formats.MAX_FORMATS
+    assert (
+        len({entry.name for entry in table}) == len(table) <= format_table.MAX_FORMATS
+    )
     for entry in table:
         for field in entry.fields:
             assert (found := known_field(field.name)), (entry.name, field.name)
@@ -451,7 +452,10 @@ def test_own_fields_have_the_unit_of_their_entry() -> None:
         (entry("button = { at = 0 }"), "button is an event; give it a map"),
         (entry("temperature = []"), "temperature: give 1 to 8 of these"),
         (entry("x = { at = 0 }") * 2, "mine: give each format a name of its own"),
-        ("#" * (formats.MAX_TEXT + 1), "the table may have 65536 characters at most"),
+        (
+            "#" * (format_table.MAX_TEXT + 1),
+            "the table may have 65536 characters at most",
+        ),
         (
             entry("\n".join(f"x{n} = {{ at = 0 }}" for n in range(33))),
             "32 fields at most",

@@ -107,9 +107,7 @@ class OutboxMachine(RuleBasedStateMachine):
         """Make the outbox."""
         self.outbox = Outbox(self.loop, self._report)
         self.routes = [
-            Route(
-                encode_topic(f"topic/{index}"), self.tallies[index], qos[index], keep
-            )
+            Route(encode_topic(f"topic/{index}"), self.tallies[index], qos[index], keep)
             for index, keep in enumerate(retain)
         ]
 

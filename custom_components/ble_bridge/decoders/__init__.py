@@ -15,7 +15,8 @@ from bluetooth_data_tools import parse_advertisement_data_bytes
 from ..records import Advertisement, Value
 from .counters import Counter
 from .fields import Field, field_of, known_field
-from .formats import Format, FormatDecoder, Formats, load_builtin
+from .format_table import load_builtin
+from .formats import Format, FormatDecoder, Formats
 from .libraries import QUIET
 from .model import Decoded, DecodeError, Decoder, KeyMissing, KeyWrong
 from .sources import BEACON_TABLE, FORMATS, LIBRARY_TABLE, SOURCES, Source
