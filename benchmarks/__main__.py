@@ -8,25 +8,25 @@ the ways alternate, so that a machine whose speed changes treats them alike.
 
 import argparse
 import asyncio
-from asyncio.subprocess import PIPE, Process
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 import json
 from statistics import median
 import sys
-from typing import Any, cast
+from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
 
 from scripts.simulation.broker import Mosquitto
 
+from . import decoding, start_up
+from .lines import Child, Line, cell
 from .way import SCANNERS
 
 TURN = 16  # What an ESPHome proxy sends at once
-LIMIT = 2**26  # Bytes of one line that a child prints
 COUNTS = {"async_publish": 4_000, "paho": 20_000, "ble_bridge_qos1": 20_000}
 COUNT = 100_000
 RATE = 1_000
@@ -38,59 +38,6 @@ NAMES = {
     "paho": "paho publish per packet",
     "async_publish": "mqtt.async_publish per packet",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A measured figure beside its goal or peer; `spread` is its lowest and highest."""
-
-    measure: str
-    value: float
-    unit: str
-    spread: tuple[float, float]
-    goal: str | None
-    met: bool | None
-    peer: str | None
-
-
-class Child:
-    """A process that answers a line with a JSON object."""
-
-    def __init__(self, process: Process) -> None:
-        """Initialize with a process whose input and output are pipes."""
-        self._process = process
-        self._input = cast(asyncio.StreamWriter, process.stdin)
-        self._output = cast(asyncio.StreamReader, process.stdout)
-
-    @classmethod
-    async def start(cls, *arguments: str) -> Child:
-        """Start a module of ours, and wait until it is ready."""
-        child = cls(
-            await asyncio.create_subprocess_exec(
-                sys.executable, "-m", *arguments, stdin=PIPE, stdout=PIPE, limit=LIMIT
-            )
-        )
-        if await child.read() != b"ready\n":
-            raise SystemExit(f"{' '.join(arguments)} did not start.")
-        return child
-
-    async def read(self) -> bytes:
-        """Read a line."""
-        return await self._output.readline()
-
-    async def ask(self, order: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Send an order and return the answer."""
-        self._input.write(json.dumps(order or {}).encode() + b"\n")
-        line = await self.read()
-        if not line:
-            raise SystemExit("A measured process ended early.")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
-    async def stop(self) -> None:
-        """End the process."""
-        self._input.close()
-        await self._process.wait()
 
 
 async def order(
@@ -239,29 +186,46 @@ def show(table_lines: list[Line]) -> None:
         mark = "" if limit is None else " ✓" if all(met) else " [red]✗[/red]"
         table.add_row(
             f"{measure} ({unit})",
-            *map(_cell, row),
+            *map(cell, row),
             f"{row[0].goal or ''}{mark}",
         )
     console = Console()
     console.print(table)
     for line in rest:
-        console.print(f"{line.measure}: {_cell(line)}".replace("\n", " "))
+        console.print(f"{line.measure}: {cell(line)}".replace("\n", " "))
 
 
-def _cell(line: Line) -> str:
-    """Return a figure and its spread."""
+async def measure_parts(
+    names: list[str], rounds: int, seconds: float
+) -> dict[str, list[Line]]:
+    """Return the lines of each part that is wanted."""
+    return {name: await PARTS[name][0](rounds, seconds) for name in names}
 
-    def short(value: float) -> str:
-        return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
-    low, high = map(short, line.spread)
-    return f"{short(line.value)}\n[dim]{low} … {high}[/dim]"
+PARTS: Final[
+    dict[
+        str,
+        tuple[
+            Callable[[int, float], Awaitable[list[Line]]], Callable[[list[Line]], None]
+        ],
+    ]
+] = {
+    "packets": (run, show),
+    "devices": (decoding.run, decoding.show),
+    "house": (start_up.run, start_up.show),
+}
 
 
 def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(
         prog="scripts/bench", description=__doc__ and __doc__.splitlines()[0]
+    )
+    parser.add_argument(
+        "part",
+        nargs="*",
+        metavar="PART",
+        help=f"what to measure, of {', '.join(PARTS)} (default: all)",
     )
     parser.add_argument("--rounds", type=int, default=3, help="rounds (default: 3)")
     parser.add_argument(
@@ -274,11 +238,21 @@ def main() -> None:
         "--json", action="store_true", help="print a JSON list instead of the table"
     )
     arguments = parser.parse_args()
-    result = asyncio.run(run(max(1, arguments.rounds), max(1.0, arguments.seconds)))
+    if unknown := set(arguments.part) - PARTS.keys():
+        parser.error(f"There is no {', '.join(unknown)}.")
+    parts = asyncio.run(
+        measure_parts(
+            arguments.part or list(PARTS),
+            max(1, arguments.rounds),
+            max(1.0, arguments.seconds),
+        )
+    )
+    result = [line for part in parts.values() for line in part]
     if arguments.json:
         print(json.dumps([asdict(line) for line in result]))
     else:
-        show(result)
+        for name, part in parts.items():
+            PARTS[name][1](part)
     sys.exit(any(line.met is False for line in result))
 
 

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from typing import Any, Self
+from typing import Any, Self, cast
 from unittest.mock import patch
 
 from homeassistant.config_entries import ConfigSubentryData
@@ -123,7 +123,7 @@ class LoopMeter:
     def __init__(self) -> None:
         """Begin with nothing."""
         self.longest = self.total = self.late = self.collecting = 0.0
-        self._loop: Any = asyncio.get_running_loop()
+        self._loop = cast(Any, asyncio.get_running_loop())
         self._once = self._loop._run_once
         self._thread = threading.get_ident()
         self._collection = 0.0

@@ -41,9 +41,7 @@ _OWN: Final[tuple[dict[str, Any], ...]] = (
     },
     {
         "source": "ibeacon",
-        "manufacturer_data": {
-            "76": "0215426c7565436861726d426561636f6e730efe1355c5"
-        },
+        "manufacturer_data": {"76": "0215426c7565436861726d426561636f6e730efe1355c5"},
     },
     {
         "source": "eddystone",
@@ -151,9 +149,13 @@ def _changed(data: bytes, at: int, step: int) -> bytes:
 
 def _raw(frame: dict[str, Any], part: str, whose: str, data: bytes) -> bytes:
     """Return the packet of a frame with other data in one place."""
-    parts = [structure(1, b"\x06")]
-    for uuid in frame.get("service_uuids") or ():
-        parts.append(structure(*_uuid(uuid, 0x03, 0x07)))
+    parts = [
+        structure(1, b"\x06"),
+        *(
+            structure(*_uuid(uuid, 0x03, 0x07))
+            for uuid in frame.get("service_uuids") or ()
+        ),
+    ]
     for uuid, text in (frame.get("service_data") or {}).items():
         said = data if (part, whose) == ("service_data", uuid) else bytes.fromhex(text)
         kind, encoded = _uuid(uuid, 0x16, 0x21)
@@ -224,5 +226,3 @@ def library(sample: Sample) -> Callable[[Advertisement], object]:
     if isinstance(decoder, others.SwitchbotDecoder):
         return lambda packet: cast(Any, decoder)._parse(packet, packet, None)
     return cast("Callable[[Advertisement], object]", decoder.decode)
-
-

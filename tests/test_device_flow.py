@@ -12,7 +12,7 @@ from homeassistant.config_entries import (
 )
 from homeassistant.core import HomeAssistant
 from homeassistant.data_entry_flow import FlowResultType, InvalidData
-from homeassistant.helpers import issue_registry as ir
+from homeassistant.helpers import entity_registry as er, issue_registry as ir
 import pytest
 from pytest_homeassistant_custom_component.common import mock_component
 
@@ -83,7 +83,7 @@ async def change(hass: HomeAssistant, entry: ConfigEntry[Any], choice: str) -> A
         ),
     )
     assert result["type"] is FlowResultType.MENU
-    alerts = ["remove_alerts"] if subentry.data.get("alerts") else []
+    alerts = ["change_alert", "remove_alerts"] if subentry.data.get("alerts") else []
     assert result["menu_options"] == ["settings", "add_alert", *alerts]
     assert result["description_placeholders"] == {"device": subentry.title}
     result = await submit(hass, result, {"next_step_id": choice})
@@ -756,6 +756,46 @@ async def test_remove_alerts(
     assert device(entry)["timeout"] == 30
     assert hass.states.get("binary_sensor.balcony_two")
     assert not hass.states.get("binary_sensor.balcony_one")
+
+
+async def test_change_alert(
+    hass: HomeAssistant, scanner: SimulatedScanner, entry: ConfigEntry[Any]
+) -> None:
+    """An alert is shown as it is, and keeps its sensor when it is changed."""
+    await add(hass, entry, ADDRESS)
+    for name, limit in (("Warm", 25), ("Hot", 40)):
+        result = await change(hass, entry, "add_alert")
+        result = await submit(hass, result, {"kind": "above"})
+        await submit(
+            hass, result, {"name": name, "field": "temperature", "limit": limit}
+        )
+    (warm, hot) = device(entry)["alerts"]
+    entity_id = er.async_get(hass).async_get_entity_id(
+        "binary_sensor",
+        DOMAIN,
+        f"{next(iter(entry.subentries))}_alert_{hot['rule_id']}",
+    )
+    assert entity_id == "binary_sensor.balcony_hot"
+    result = await change(hass, entry, "change_alert")
+    rules = {label: value for value, label in offered(result).items()}
+    result = await submit(hass, result, {"rule": rules["Hot"]})
+    assert result["step_id"] == "alert"
+    shown = {
+        str(key): key.description["suggested_value"]
+        for key in result["data_schema"].schema
+        if key.description
+    }
+    assert shown["name"] == "Hot"
+    assert (shown["field"], shown["limit"]) == ("temperature", 40)
+    changed = {"name": "Warm", "field": "temperature", "limit": 35}
+    result = await submit(hass, result, changed)
+    assert result["errors"] == {"name": "alert_name_taken"}
+    result = await submit(hass, result, {**changed, "name": "Very hot"})
+    assert result["reason"] == "reconfigure_successful"
+    assert device(entry)["alerts"] == [warm, {**hot, "name": "Very hot", "limit": 35}]
+    state = hass.states.get(entity_id)
+    assert state is not None
+    assert state.name == "Balcony Very hot"
 
 
 # --- repairs ----------------------------------------------------------------------------

@@ -241,7 +241,8 @@ async def test_forms_of_devices(hass: HomeAssistant, entry: ConfigEntry[Any]) ->
     lost = [{"next_step_id": "add_alert"}, {"kind": "lost"}, {"name": "Lost"}]
     await walk(subentry_id, *lost)
     await hass.async_block_till_done()
-    await walk(subentry_id, {"next_step_id": "remove_alerts"})
+    for step in ("change_alert", "remove_alerts"):
+        await walk(subentry_id, {"next_step_id": step})
 
     assert set(results) == set(steps)
     for name, shown in results.items():
@@ -291,7 +292,7 @@ def test_alerts_are_told_the_same() -> None:
     """Alerts of one device and of all of them are explained in the same words."""
     of_one = TEXTS["config_subentries"]["device"]["step"]
     of_all = TEXTS["options"]["step"]
-    for step in ("add_alert", "alert", "remove_alerts"):
+    for step in ("add_alert", "change_alert", "alert", "remove_alerts"):
         for key in ("title", "data", "data_description"):
             assert of_one[step][key] == of_all[step][key]
 

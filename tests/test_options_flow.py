@@ -39,7 +39,7 @@ async def choose(hass: HomeAssistant, entry: ConfigEntry[Any], step: str) -> Any
     """Open the options and choose from the menu."""
     result = await hass.config_entries.options.async_init(entry.entry_id)
     assert result["type"] is FlowResultType.MENU
-    alerts = ["remove_alerts"] if entry.options.get("alerts") else []
+    alerts = ["change_alert", "remove_alerts"] if entry.options.get("alerts") else []
     menu = ["filters", "scanner", "devices", "add_alert", *alerts, "formats"]
     assert result["menu_options"] == menu
     return await submit(hass, result, {"next_step_id": step})
@@ -340,6 +340,12 @@ async def test_alert_for_all(
     assert result["type"] is FlowResultType.CREATE_ENTRY
     assert [rule["name"] for rule in entry.options["alerts"]] == ["Battery low", "Lost"]
 
+    result = await choose(hass, entry, "change_alert")
+    (_, lost) = entry.options["alerts"]
+    result = await submit(hass, result, {"rule": lost["rule_id"]})
+    result = await submit(hass, result, {"name": "Lost", "duration": 60})
+    assert result["type"] is FlowResultType.CREATE_ENTRY
+    assert entry.options["alerts"][1] == {**lost, "duration": 60}
     result = await choose(hass, entry, "remove_alerts")
     labels = offered(result, "rules")
     assert list(labels.values()) == ["Battery low", "Lost"]

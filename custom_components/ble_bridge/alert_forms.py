@@ -5,6 +5,7 @@ import re
 from typing import Any, Final
 
 from homeassistant.const import CONF_NAME
+from homeassistant.data_entry_flow import FlowContext, FlowHandler, FlowResult
 from homeassistant.helpers.selector import (
     SelectOptionDict,
     SelectSelector,
@@ -29,6 +30,7 @@ from .layouts.topics import safe_part
 from .records import Value
 
 CONF_KIND: Final = "kind"
+CONF_RULE: Final = "rule"
 CONF_RULES: Final = "rules"
 _AUDIENCES: Final = "audiences"
 _DEVIATIONS: Final = "deviations"
@@ -143,22 +145,121 @@ def names_of(rules: Iterable[Mapping[str, Any]]) -> set[str]:
     return {safe_part(str(rule[CONF_NAME])) for rule in rules}
 
 
-def remove_schema(rules: Iterable[Mapping[str, Any]]) -> vol.Schema:
-    """Return the form to choose the rules from that are to be removed."""
+def _selector(
+    rules: Iterable[Mapping[str, Any]], *, multiple: bool = False
+) -> SelectSelector:
+    """Return what rules are chosen from."""
     options = [
         SelectOptionDict(value=rule["rule_id"], label=rule[CONF_NAME]) for rule in rules
     ]
-    return vol.Schema(
-        {
-            vol.Required(CONF_RULES, default=list): SelectSelector(
-                SelectSelectorConfig(options=options, multiple=True)
-            )
-        }
+    return SelectSelector(
+        SelectSelectorConfig(
+            options=options, multiple=multiple, mode=SelectSelectorMode.LIST
+        )
     )
 
 
-def without(
-    rules: Iterable[Mapping[str, Any]], removed: Collection[str]
-) -> list[dict[str, Any]]:
-    """Return the rules that are left."""
-    return [dict(rule) for rule in rules if rule["rule_id"] not in removed]
+class AlertSteps[
+    ContextT: FlowContext,
+    ResultT: FlowResult[Any, Any],
+    HandlerT,
+](FlowHandler[ContextT, ResultT, HandlerT]):
+    """The steps that add, change and remove rules, of a device or of all."""
+
+    _kind: RuleKind
+    _changed: Mapping[str, Any] | None = None
+
+    def _rules(self) -> list[dict[str, Any]]:
+        """Return the rules that there are."""
+        raise NotImplementedError
+
+    def _other_rules(self) -> Iterable[Mapping[str, Any]]:
+        """Return the rules elsewhere whose names are taken, too."""
+        raise NotImplementedError
+
+    def _fields(self) -> set[str]:
+        """Return the fields that a limit can be set for."""
+        raise NotImplementedError
+
+    def _save_rules(self, rules: list[dict[str, Any]]) -> ResultT:
+        """Save the rules, and end."""
+        raise NotImplementedError
+
+    async def async_step_add_alert(
+        self, user_input: dict[str, Any] | None = None
+    ) -> ResultT:
+        """Choose what an alert is about."""
+        if user_input is not None:
+            self._kind = RuleKind(user_input[CONF_KIND])
+            return await self.async_step_alert()
+        return self.async_show_form(
+            step_id="add_alert", data_schema=KIND_SCHEMA, last_step=False
+        )
+
+    async def async_step_change_alert(
+        self, user_input: dict[str, Any] | None = None
+    ) -> ResultT:
+        """Choose the alert that is to be changed."""
+        rules = {rule["rule_id"]: rule for rule in self._rules()}
+        if user_input is not None:
+            self._changed = rules[user_input[CONF_RULE]]
+            self._kind = RuleKind(self._changed[CONF_KIND])
+            return await self.async_step_alert()
+        return self.async_show_form(
+            step_id="change_alert",
+            data_schema=vol.Schema(
+                {vol.Required(CONF_RULE): _selector(rules.values())}
+            ),
+            last_step=False,
+        )
+
+    async def async_step_alert(
+        self, user_input: dict[str, Any] | None = None
+    ) -> ResultT:
+        """Ask for an alert."""
+        changed = self._changed
+        rules = self._rules()
+        errors: dict[str, str] = {}
+        if user_input is not None:
+            changed_id = changed["rule_id"] if changed else None
+            others = [rule for rule in rules if rule["rule_id"] != changed_id]
+            names = names_of([*others, *self._other_rules()])
+            rule, errors = read_rule(self._kind, user_input, names)
+            if not errors and changed_id is None:
+                return self._save_rules([*rules, rule])
+            if not errors:
+                rule["rule_id"] = changed_id
+                return self._save_rules(
+                    [
+                        rule if other["rule_id"] == changed_id else other
+                        for other in rules
+                    ]
+                )
+        return self.async_show_form(
+            step_id="alert",
+            data_schema=self.add_suggested_values_to_schema(
+                alert_schema(self._kind, self._fields()), user_input or changed
+            ),
+            errors=errors,
+        )
+
+    async def async_step_remove_alerts(
+        self, user_input: dict[str, Any] | None = None
+    ) -> ResultT:
+        """Remove alerts."""
+        rules = self._rules()
+        if user_input is not None:
+            removed = user_input[CONF_RULES]
+            return self._save_rules(
+                [rule for rule in rules if rule["rule_id"] not in removed]
+            )
+        return self.async_show_form(
+            step_id="remove_alerts",
+            data_schema=vol.Schema(
+                {
+                    vol.Required(CONF_RULES, default=list): _selector(
+                        rules, multiple=True
+                    )
+                }
+            ),
+        )

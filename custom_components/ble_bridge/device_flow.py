@@ -1,14 +1,15 @@
 """The forms that add and change a device."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 import hashlib
-from typing import Any, Final
+from typing import Any, Final, override
 
 from homeassistant.config_entries import (
     SOURCE_RECONFIGURE,
     ConfigEntryState,
     ConfigSubentry,
     ConfigSubentryFlow,
+    SubentryFlowContext,
     SubentryFlowResult,
 )
 from homeassistant.const import CONF_NAME
@@ -21,18 +22,7 @@ from homeassistant.helpers.selector import (
 )
 import voluptuous as vol
 
-from .alert_forms import (
-    CONF_KIND,
-    CONF_RULES,
-    KIND_SCHEMA,
-    alert_schema,
-    names_of,
-    number_fields,
-    read_rule,
-    remove_schema,
-    without,
-)
-from .alerts import RuleKind
+from .alert_forms import AlertSteps, number_fields
 from .bridge import Bridge
 from .const import (
     CONF_ADDRESS,
@@ -85,7 +75,10 @@ _SHAPING_SCHEMA: Final = vol.Schema(
 )
 
 
-class DeviceFlow(ConfigSubentryFlow):
+class DeviceFlow(
+    AlertSteps[SubentryFlowContext, SubentryFlowResult, tuple[str, str]],
+    ConfigSubentryFlow,
+):
     """Add or change a device."""
 
     def __init__(self) -> None:
@@ -94,7 +87,6 @@ class DeviceFlow(ConfigSubentryFlow):
         self._place: dict[str, str] = {}  # The address, or the IRK
         self._unique_id = ""
         self._data: dict[str, Any] = {}
-        self._kind = RuleKind.LOW_BATTERY
 
     # --- which device -------------------------------------------------------------------
 
@@ -222,7 +214,7 @@ class DeviceFlow(ConfigSubentryFlow):
             menu_options=[
                 "settings",
                 "add_alert",
-                *(["remove_alerts"] if subentry.data.get(CONF_ALERTS) else []),
+                *(["change_alert", "remove_alerts"] if self._rules() else []),
             ],
             description_placeholders={"device": subentry.title},
         )
@@ -340,55 +332,29 @@ class DeviceFlow(ConfigSubentryFlow):
 
     # --- its alerts ---------------------------------------------------------------------
 
-    async def async_step_add_alert(
-        self, user_input: dict[str, Any] | None = None
-    ) -> SubentryFlowResult:
-        """Choose what an alert is about."""
-        if user_input is not None:
-            self._kind = RuleKind(user_input[CONF_KIND])
-            return await self.async_step_alert()
-        return self.async_show_form(
-            step_id="add_alert", data_schema=KIND_SCHEMA, last_step=False
-        )
+    @override
+    def _rules(self) -> list[dict[str, Any]]:
+        return list(self._get_reconfigure_subentry().data.get(CONF_ALERTS) or ())
 
-    async def async_step_alert(
-        self, user_input: dict[str, Any] | None = None
-    ) -> SubentryFlowResult:
-        """Ask for an alert."""
-        entry, subentry = self._get_entry(), self._get_reconfigure_subentry()
-        rules = subentry.data.get(CONF_ALERTS) or []
-        errors: dict[str, str] = {}
-        if user_input is not None:
-            names = names_of([*rules, *entry.options.get(CONF_ALERTS, ())])
-            rule, errors = read_rule(self._kind, user_input, names)
-            if not errors:
-                return self.async_update_and_abort(
-                    entry, subentry, data_updates={CONF_ALERTS: [*rules, rule]}
-                )
-        device = self._bridge and self._bridge.devices.by_id.get(subentry.subentry_id)
-        fields = number_fields(device.values) if device else set[str]()
-        return self.async_show_form(
-            step_id="alert",
-            data_schema=self.add_suggested_values_to_schema(
-                alert_schema(self._kind, fields), user_input
-            ),
-            errors=errors,
+    @override
+    def _other_rules(self) -> Iterable[Mapping[str, Any]]:
+        rules: Iterable[Mapping[str, Any]] = self._get_entry().options.get(
+            CONF_ALERTS, ()
         )
+        return rules
 
-    async def async_step_remove_alerts(
-        self, user_input: dict[str, Any] | None = None
-    ) -> SubentryFlowResult:
-        """Remove alerts."""
-        subentry = self._get_reconfigure_subentry()
-        rules = subentry.data.get(CONF_ALERTS) or []
-        if user_input is not None:
-            return self.async_update_and_abort(
-                self._get_entry(),
-                subentry,
-                data_updates={CONF_ALERTS: without(rules, user_input[CONF_RULES])},
-            )
-        return self.async_show_form(
-            step_id="remove_alerts", data_schema=remove_schema(rules)
+    @override
+    def _fields(self) -> set[str]:
+        subentry_id = self._get_reconfigure_subentry().subentry_id
+        device = self._bridge and self._bridge.devices.by_id.get(subentry_id)
+        return number_fields(device.values) if device else set()
+
+    @override
+    def _save_rules(self, rules: list[dict[str, Any]]) -> SubentryFlowResult:
+        return self.async_update_and_abort(
+            self._get_entry(),
+            self._get_reconfigure_subentry(),
+            data_updates={CONF_ALERTS: rules},
         )
 
     # --- what there is ------------------------------------------------------------------

@@ -1,9 +1,14 @@
 """The options: what goes out, under which names, and what counts for all devices."""
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, override
 
-from homeassistant.config_entries import ConfigEntryState, ConfigFlowResult, OptionsFlow
+from homeassistant.config_entries import (
+    ConfigEntryState,
+    ConfigFlowContext,
+    ConfigFlowResult,
+    OptionsFlow,
+)
 from homeassistant.data_entry_flow import section
 from homeassistant.helpers.selector import (
     BooleanSelector,
@@ -17,18 +22,7 @@ from homeassistant.helpers.selector import (
 from homeassistant.loader import async_get_integration
 import voluptuous as vol
 
-from .alert_forms import (
-    CONF_KIND,
-    CONF_RULES,
-    KIND_SCHEMA,
-    alert_schema,
-    names_of,
-    number_fields,
-    read_rule,
-    remove_schema,
-    without,
-)
-from .alerts import RuleKind
+from .alert_forms import AlertSteps, number_fields
 from .bridge import BleBridgeConfigEntry
 from .const import (
     CONF_ADDRESSES,
@@ -75,11 +69,12 @@ _FORMATS_SCHEMA: Final = vol.Schema(
 )
 
 
-class BleBridgeOptionsFlow(OptionsFlow):
+class BleBridgeOptionsFlow(
+    AlertSteps[ConfigFlowContext, ConfigFlowResult, str], OptionsFlow
+):
     """What goes out, under which names, and what counts for all devices."""
 
     config_entry: BleBridgeConfigEntry
-    _kind: RuleKind
 
     async def async_step_init(
         self, user_input: dict[str, Any] | None = None
@@ -91,15 +86,18 @@ class BleBridgeOptionsFlow(OptionsFlow):
                 "scanner",
                 "devices",
                 "add_alert",
-                *(["remove_alerts"] if self._rules else []),
+                *(["change_alert", "remove_alerts"] if self._rules() else []),
                 "formats",
             ]
         )
 
-    @property
+    @override
     def _rules(self) -> list[dict[str, Any]]:
-        """Return the rules for all devices."""
         return list(self.config_entry.options.get(CONF_ALERTS, ()))
+
+    @override
+    def _save_rules(self, rules: list[dict[str, Any]]) -> ConfigFlowResult:
+        return self._save(**{CONF_ALERTS: rules or None})
 
     def _save(self, **options: Any) -> ConfigFlowResult:
         """Save options beside those that stay; None takes one away."""
@@ -202,49 +200,8 @@ class BleBridgeOptionsFlow(OptionsFlow):
             ),
         )
 
-    async def async_step_add_alert(
-        self, user_input: dict[str, Any] | None = None
-    ) -> ConfigFlowResult:
-        """Choose what an alert for all devices is about."""
-        if user_input is not None:
-            self._kind = RuleKind(user_input[CONF_KIND])
-            return await self.async_step_alert()
-        return self.async_show_form(
-            step_id="add_alert", data_schema=KIND_SCHEMA, last_step=False
-        )
-
-    async def async_step_alert(
-        self, user_input: dict[str, Any] | None = None
-    ) -> ConfigFlowResult:
-        """Ask for an alert for all devices."""
-        errors: dict[str, str] = {}
-        if user_input is not None:
-            names = names_of([*self._rules, *self._rules_of_devices])
-            rule, errors = read_rule(self._kind, user_input, names)
-            if not errors:
-                return self._save(**{CONF_ALERTS: [*self._rules, rule]})
-        return self.async_show_form(
-            step_id="alert",
-            data_schema=self.add_suggested_values_to_schema(
-                alert_schema(self._kind, self._known_fields()), user_input
-            ),
-            errors=errors,
-        )
-
-    async def async_step_remove_alerts(
-        self, user_input: dict[str, Any] | None = None
-    ) -> ConfigFlowResult:
-        """Remove alerts for all devices."""
-        if user_input is not None:
-            rules = without(self._rules, user_input[CONF_RULES])
-            return self._save(**{CONF_ALERTS: rules or None})
-        return self.async_show_form(
-            step_id="remove_alerts", data_schema=remove_schema(self._rules)
-        )
-
-    @property
-    def _rules_of_devices(self) -> list[dict[str, Any]]:
-        """Return the rules that devices have of their own."""
+    @override
+    def _other_rules(self) -> list[dict[str, Any]]:
         return [
             rule
             for subentry in self.config_entry.subentries.values()
@@ -252,8 +209,8 @@ class BleBridgeOptionsFlow(OptionsFlow):
             for rule in subentry.data.get(CONF_ALERTS) or ()
         ]
 
-    def _known_fields(self) -> set[str]:
-        """Return the numbers that any device has sent, as far as that is known."""
+    @override
+    def _fields(self) -> set[str]:
         if self.config_entry.state is not ConfigEntryState.LOADED:
             return set()
         devices = self.config_entry.runtime_data.devices.by_id.values()

@@ -115,6 +115,21 @@ async def test_one_that_is_there_already(home: Home) -> None:
     assert await found(home, bthome(temperature=22), ADDRESS) == [ADDRESS]
 
 
+async def test_added_by_the_user_meanwhile(
+    home: Home, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who is quicker than the option has the device once, under the name given."""
+    await home.start(options=AUTOMATIC)
+    for temperature in (21, 22, 23):
+        home.hear(bthome(temperature=temperature))
+        await home.settle()
+    await home.add(BALCONY)
+    await home.tick(3)
+    assert addresses(home) == [ADDRESS]
+    assert home.devices[0].title == "Balcony"
+    assert "Traceback" not in caplog.text
+
+
 async def test_many_at_once(home: Home) -> None:
     """They are followed as they come; nothing is reloaded, no connection is lost."""
     await home.start(options=AUTOMATIC)

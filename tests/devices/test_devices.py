@@ -92,6 +92,19 @@ async def test_in_the_device_registry(home: Home) -> None:
     assert (device().model, device().manufacturer) == ("BLU H&T", "Shelly")
 
 
+async def test_model_that_shows_later(home: Home) -> None:
+    """A name that comes with a later packet may tell what the device is."""
+    await home.start(BALCONY)
+    home.hear(bthome(temperature=21.5))
+    await home.until("temperature", "21.5")
+    home.hear(bthome(temperature=22, name="SBHT-003C"))
+    await home.until("temperature", "22.0")
+    (device,) = dr.async_get(home.hass).async_get_devices(
+        connections={(dr.CONNECTION_BLUETOOTH, ADDRESS)}
+    )
+    assert (device.model, device.manufacturer) == ("BLU H&T", "Shelly")
+
+
 async def test_added_while_running(home: Home) -> None:
     """It begins with what it said last, and neither bridge nor connection begin anew."""
     await home.start()

@@ -8,6 +8,7 @@ import pytest
 from scripts.simulation.subscriber import Subscriber
 
 from ..conftest import SimulatedScanner
+from ..layouts.samples import validated
 from .home import ADDRESS, BALCONY, FIELDS, VALUES, Home, bthome
 
 type AddScanner = Callable[..., SimulatedScanner]
@@ -66,6 +67,8 @@ async def test_as_the_specifications_say(home: Home) -> None:
         assert message.payload == value
     assert home.subscriber.on_topic(f"{VALUES}/text")[0].payload == "ä/+#".encode()
     assert home.payloads(f"{FIELDS}/v/text") == [{"value": "ä/+#"}]
+    for message in home.messages(f"{FIELDS}/v/"):
+        validated(message.payload, "reading")
     assert set(await home.kept()) == {
         f"{VALUES}/{field}" for field in ("battery", "temperature", "door", "text")
     }

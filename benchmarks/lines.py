@@ -1,0 +1,94 @@
+"""Lines of the table, and the processes that measure what is in them."""
+
+import asyncio
+from asyncio.subprocess import PIPE, Process
+from dataclasses import dataclass
+import json
+from statistics import median
+import sys
+from typing import Any, Final, cast
+
+LIMIT: Final = 2**26  # Bytes of one line that a child prints
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A measured figure beside its goal or peer; `spread` is its lowest and highest."""
+
+    measure: str
+    value: float
+    unit: str
+    spread: tuple[float, float]
+    goal: str | None
+    met: bool | None
+    peer: str | None
+
+
+class Child:
+    """A process that answers a line with a JSON object."""
+
+    def __init__(self, process: Process) -> None:
+        """Initialize with a process whose input and output are pipes."""
+        self._process = process
+        self._input = cast(asyncio.StreamWriter, process.stdin)
+        self._output = cast(asyncio.StreamReader, process.stdout)
+
+    @classmethod
+    async def start(cls, *arguments: str) -> Child:
+        """Start a module of ours, and wait until it is ready."""
+        child = cls(
+            await asyncio.create_subprocess_exec(
+                sys.executable, "-m", *arguments, stdin=PIPE, stdout=PIPE, limit=LIMIT
+            )
+        )
+        if await child.read() != b"ready\n":
+            raise SystemExit(f"{' '.join(arguments)} did not start.")
+        return child
+
+    async def read(self) -> bytes:
+        """Read a line."""
+        return await self._output.readline()
+
+    async def ask(self, order: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Send an order and return the answer."""
+        self._input.write(json.dumps(order or {}).encode() + b"\n")
+        line = await self.read()
+        if not line:
+            raise SystemExit("A measured process ended early.")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    async def stop(self) -> None:
+        """End the process."""
+        self._input.close()
+        await self._process.wait()
+
+
+def line(
+    measure: str,
+    values: list[float],
+    unit: str,
+    most: float | None = None,
+    peer: str | None = None,
+) -> Line:
+    """Return the line of a figure, which is to be at most so much."""
+    value = median(values)
+    return Line(
+        measure,
+        value,
+        unit,
+        (min(values), max(values)),
+        None if most is None else f"≤ {most:g}",
+        None if most is None else value <= most,
+        peer,
+    )
+
+
+def cell(figure: Line) -> str:
+    """Return a figure and its spread."""
+
+    def short(value: float) -> str:
+        return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+    low, high = map(short, figure.spread)
+    return f"{short(figure.value)}\n[dim]{low} … {high}[/dim]"
