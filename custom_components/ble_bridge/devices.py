@@ -1,5 +1,6 @@
 """The user's devices: which there are, and what is told of them to the rest."""
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 import logging
@@ -35,6 +36,8 @@ SAVE_INTERVAL: Final = 15 * 60
 MAX_AUTOMATIC: Final = 1_000
 # Devices that come on air together are added together.
 _GATHER: Final = 2.0
+# How many prospects are tried before the loop turns.
+_AT_ONCE: Final = 50
 # How well a time survives a restart (s).
 _CLOCKS_AGREE: Final = 0.05
 # States are written at most this often (s).
@@ -72,6 +75,7 @@ class Devices(Owner):
         self._adding: dict[str, tuple[Advertisement, str | None]] = {}
         self._cancel_adding: CALLBACK_TYPE | None = None
         self._loading: set[str] = set()
+        self._trying = False
         self._loaded: set[str] = set()
         self._known: dict[str, tuple[str, Mapping[str, Any]]] = {}
         for subentry in self._subentries():
@@ -205,6 +209,7 @@ class Devices(Owner):
         """Take what the devices said while nobody listened."""
         for device in tuple(self.by_id.values()):
             self._catch_up(device)
+        self._try_prospects()
 
     def _catch_up(self, device: Device) -> None:
         """Take what a device said last; what is from before a restart is known already."""
@@ -224,10 +229,7 @@ class Devices(Owner):
         """Find out to whom an address belongs that is new on air."""
         if (device := self._find(advertiser.address)) is not None:
             self._attach(advertiser, device)
-        elif (
-            self.entry.options.get(CONF_AUTOMATIC)
-            and advertiser.address not in self._store.removed
-        ):
+        elif self._is_automatic and advertiser.address not in self._store.removed:
             advertiser.device = Prospect(self.decoders.device(), self.add_soon)
 
     @callback
@@ -238,6 +240,11 @@ class Devices(Owner):
 
     # --- devices that are added without asking ------------------------------------------
 
+    @property
+    def _is_automatic(self) -> bool:
+        """Tell whether devices are added without asking."""
+        return bool(self.entry.options.get(CONF_AUTOMATIC))
+
     def add_soon(self, advertisement: Advertisement, model: str | None) -> None:
         """Add a device, with others that come at the same time."""
         if len(self.by_id) + len(self._adding) >= MAX_AUTOMATIC:
@@ -247,6 +254,31 @@ class Devices(Owner):
             self._cancel_adding = async_call_later(
                 self.hass, _GATHER, HassJob(self._add_found, cancel_on_shutdown=True)
             )
+
+    @callback
+    def _try_prospects(self) -> None:
+        """Try what was said last, for some say it once a minute."""
+        if self._is_automatic and not self._trying:
+            self._trying = True
+            self.entry.async_create_background_task(
+                self.hass,
+                self._async_try_prospects(),
+                "ble_bridge prospects",
+                eager_start=False,
+            )
+
+    async def _async_try_prospects(self) -> None:
+        """Try all of them, a few at a time."""
+        self._trying = False
+        for number, advertiser in enumerate(tuple(self._advertisers.values())):
+            if number % _AT_ONCE == _AT_ONCE - 1:
+                await asyncio.sleep(0)
+            if isinstance(prospect := advertiser.device, Prospect):
+                last = bluetooth.async_last_service_info(
+                    self.hass, advertiser.address, connectable=False
+                )
+                if last is not None and advertiser.heard_before(last) is not None:
+                    prospect.consider(last)
 
     @callback
     def _add_found(self, _now: datetime) -> None:
@@ -288,8 +320,11 @@ class Devices(Owner):
         except ImportError:
             _LOGGER.exception("%s could not be loaded; its devices stay unknown", name)
         self._loaded.add(name)
+        if not self._timers:
+            return  # The bridge has stopped meanwhile
         for device in self.by_id.values():
             device.decode_again()
+        self._try_prospects()
 
     # --- what is told of them -----------------------------------------------------------
 

@@ -26,10 +26,10 @@ class Prospect:
     ) -> bool:
         """Try a packet that is new; all of them go out."""
         if changed or self._decoder.pending:
-            self._try(advertisement)
+            self.consider(advertisement)
         return True
 
-    def _try(self, advertisement: Advertisement) -> None:
+    def consider(self, advertisement: Advertisement) -> None:
         """Add the device if it is known, though its packets may be encrypted."""
         try:
             decoded = self._decoder.decode(advertisement)

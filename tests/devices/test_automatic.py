@@ -12,6 +12,7 @@ from .home import ADDRESS, BALCONY, IRK, Home, bthome, encrypted, ibeacon, rotat
 STATUS = "ble/bridge/home/status"
 AUTOMATIC = {"automatic": True}
 STATIC = "C4:00:00:00:00:01"
+OTHER = "A4:C1:38:00:00:07"
 PUBLIC, RANDOM = 0, 1
 
 
@@ -80,6 +81,20 @@ async def test_an_added_device(home: Home) -> None:
     assert device.unique_id == ADDRESS
     await home.settle()
     assert home.payloads(f"telemetry/{ADDRESS}/v/temperature") == [{"value": 21.5}]
+
+
+async def test_heard_before(home: Home) -> None:
+    """What is on air already is added by what it said last, a phone and all else is not."""
+    home.hear(bthome(temperature=21.5))
+    home.hear(encrypted(21.5, 1), OTHER)
+    home.hear(bthome(temperature=20), rotating(IRK, 1), address_type=RANDOM)
+    home.hear(RAW, STATIC)
+    await home.start(options=AUTOMATIC)
+    for _ in range(3):
+        await home.settle()
+        await home.tick(3)
+    assert addresses(home) == sorted([ADDRESS, OTHER])
+    await home.until("temperature", "21.5")
 
 
 async def test_encrypted(home: Home) -> None:

@@ -261,6 +261,7 @@ async def test_the_first_press(home: Home) -> None:
     """It is not lost, though its library is not loaded and its entity not made yet."""
     await home.start(BALCONY)
     home.hear(bthome(packet_id=1, button=1))
+    home.hear(bthome(packet_id=1, button=1, name="Switch"))
     await home.subscriber.wait_for_message(f"{VALUES}/button", b"press")
     home.hear(bthome(packet_id=2, button=4))
     await home.settle()
