@@ -61,6 +61,8 @@ type BleBridgeConfigEntry = ConfigEntry[Bridge]
 MANUFACTURER: Final = "BLE Bridge"
 # How long after its last packet a device counts as on air: what the stack itself allows.
 ON_AIR: Final = 195.0
+# Of how many devices is said again what stands, before the loop turns.
+_AT_ONCE: Final = 20
 _CLEAR_TIMEOUT: Final = 5.0
 
 
@@ -303,8 +305,9 @@ class Bridge:
         then, received_then = self._counted
         self.rate = (received - received_then) / (now - then) if now > then else None
         self._counted = now, received
-        for destination in self.destinations.values():
-            destination.measure()
+        for publisher in self.publishers.values():
+            publisher.destination.measure()
+            publisher.settle()
         self._publish_scanners(self.scanners.refresh())
         for scanner in self.scanners.measure(now, time.time()):
             repairs.async_update_scanner(self.hass, self.entry, scanner)
@@ -365,7 +368,22 @@ class Bridge:
                 self._scanners, self.devices_on_air(), self._uptime
             )
             self._clear_stale(publisher)
+            if publisher.retains:
+                self.entry.async_create_background_task(
+                    self.hass, self._async_restate(publisher), "ble_bridge restate"
+                )
         self._notify()
+
+    async def _async_restate(self, publisher: Publisher) -> None:
+        """Say again what the broker is to keep, for it may have changed, or been lost."""
+        connection = publisher.destination.connection
+        for number, device in enumerate(tuple(self.devices.by_id.values())):
+            if number % _AT_ONCE == 0:
+                await asyncio.sleep(0)
+            if publisher.destination.connection is not connection:
+                return
+            for record in device.standing():
+                publisher.publish(device.subentry_id, record, kept_only=True)
 
     def _clear_stale(self, publisher: Publisher) -> None:
         """Clear the retained messages of topics that are no longer used."""

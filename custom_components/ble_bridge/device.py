@@ -1,6 +1,6 @@
 """One device of the user's: its values, its presence, its alerts."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 import math
 import time
@@ -127,10 +127,11 @@ class Device:
         self.connection_id: str | None = None
         self.heard = 0.0
         self.nearest: Sighting | None = None
+        self.registry_id: str | None = None
         self.counters = Counters()
         self.shaper = Shaper(settings.shaping) if settings.shaping else None
         self.watches = [Watch(rule) for rule in settings.rules]
-        self.encryption = Encryption.NONE
+        self.encryption: Encryption | None = None
         self.waiting: tuple[Sighting, Advertisement, News, float] | None = None
         self._owner = owner
         self._history = History()
@@ -484,6 +485,36 @@ class Device:
         for watch in self.watches:
             if (watch.rule.rule_id, watch.rule.name) not in current:
                 self._tell(watch, watch.stop(now))
+
+    # --- what stands --------------------------------------------------------------------
+
+    def standing(self) -> Iterator[Record]:
+        """Yield what counts until something else is said, for brokers that keep it."""
+        now = self.last_seen or 0.0
+        yield Reading(
+            device=self.identity,
+            time=now,
+            scanner_id=self.nearest.scanner.scanner_id if self.nearest else "",
+            rssi=None,
+            values=self.values,
+            events={},
+        )
+        if self.connection_id is not None:
+            yield Connectivity(
+                device=self.identity,
+                connection_id=self.connection_id,
+                connected=self.present,
+                created_at=now,
+            )
+        for watch in self.watches:
+            if watch.started_at is not None:
+                yield Alert(
+                    device=self.identity,
+                    name=watch.rule.name,
+                    started_at=watch.started_at,
+                    ended_at=None,
+                    audiences=watch.rule.audiences,
+                )
 
     # --- across restarts ----------------------------------------------------------------
 

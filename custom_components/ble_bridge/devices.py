@@ -99,8 +99,6 @@ class Devices(Owner):
         )
         if (state := self._store.states.get(subentry.subentry_id)) is not None:
             device.restore(state)
-        # What is wrong with a key shows with the next packet
-        repairs.async_delete_key_issues(self.hass, subentry.subentry_id)
         self.by_id[subentry.subentry_id] = device
         # Home Assistant changes the object in place
         self._known[subentry.subentry_id] = subentry.title, subentry.data
@@ -146,12 +144,15 @@ class Devices(Owner):
         subentries = {subentry.subentry_id: subentry for subentry in self._subentries()}
         for subentry_id in self.by_id.keys() - subentries.keys():
             self._remove(self.by_id[subentry_id])
+        is_all = True
         for subentry_id, subentry in subentries.items():
             if subentry_id not in self.by_id:
                 self._follow(self._add(subentry))
             elif self._known[subentry_id] != (subentry.title, subentry.data):
-                return False
-        return True
+                # Whether its key is right now shows with the next packet
+                repairs.async_delete_key_issues(self.hass, subentry_id)
+                is_all = False
+        return is_all
 
     @callback
     def end_removed_rules(self) -> None:
@@ -383,11 +384,13 @@ class Devices(Owner):
         return bluetooth.async_get_learned_advertising_interval(self.hass, address)
 
     def _registry_id(self, device: Device) -> str | None:
-        """Return the ID under which Home Assistant knows the device."""
+        """Return the ID under which Home Assistant knows the device, or knew it last."""
         found = dr.async_get(self.hass).async_get_device_by_identifier(
             (DOMAIN, device.subentry_id), self.entry.entry_id
         )
-        return found.id if found else None
+        if found is not None:
+            device.registry_id = found.id
+        return device.registry_id
 
     # --- who listens --------------------------------------------------------------------
 
@@ -475,6 +478,8 @@ class Devices(Owner):
         """Judge the signals."""
         monotonic, now = time.monotonic(), time.time()
         for device in self.by_id.values():
+            if device.registry_id is None:
+                self._registry_id(device)  # It is gone before its alerts end
             if device.present:
                 device.measure(monotonic, now)
 

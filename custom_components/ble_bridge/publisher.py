@@ -40,6 +40,8 @@ _LOGGER = logging.getLogger(__name__)
 
 # Whose a retained topic is, where it is not a device's.
 _OURS: Final = ""
+# In place of whose it was, where it is being cleared.
+_GOING: Final = "-"
 MAX_RETAINED: Final = 20_000
 MAX_ROUTES: Final = 20_000
 _KINDS: Final[dict[type[Record], RecordKind]] = {
@@ -132,6 +134,7 @@ class Publisher:
             for kind, qos in outlet.qos.items()
         }
         self._cleared = Tally()
+        self._lost = 0
         self._store = store
         self._retained = store.data["retained"].setdefault(subentry_id, {})
         self._status_topic = bridge_topic(destination.topic_base, bridge_id)
@@ -140,11 +143,18 @@ class Publisher:
 
     # --- records of devices -------------------------------------------------------------
 
-    def publish(self, owner: str, record: Record) -> list[str]:
+    @property
+    def retains(self) -> bool:
+        """Tell whether the broker keeps anything of devices."""
+        return any(any(outlet.retain.values()) for outlet in self._outlets)
+
+    def publish(
+        self, owner: str, record: Record, *, kept_only: bool = False
+    ) -> list[str]:
         """Publish a record of a device; return what of it no layout can say.
 
-        `owner` is the device's subentry. What a broker is to keep is noted first, so that
-        it can be cleared when the device is gone.
+        `owner` is the device's subentry; with `kept_only`, only what the broker is to keep
+        goes out. That is noted first, so that it can be cleared when the device is gone.
         """
         kind = _KINDS[type(record)]
         tally = self.tallies[kind]
@@ -163,7 +173,9 @@ class Publisher:
                 messages = []
             for topic, payload, is_state in messages:
                 retain = is_state and outlet.retain[kind]
-                if retain and topic not in self._retained:
+                if kept_only and not retain:
+                    continue
+                if retain and self._retained.get(topic, _GOING) == _GOING:
                     self._remember(topic, f"{owner}/{outlet.name}/{kind.value}")
                 self.destination.send(self._route(outlet, kind, topic, retain), payload)
         return rejected
@@ -186,21 +198,31 @@ class Publisher:
     def _remember(self, topic: str, owner: str) -> None:
         """Take note that the broker keeps a message; the oldest is cleared for lack of room."""
         while len(self._retained) >= MAX_RETAINED:
-            self._clear(next(iter(self._retained)))
+            oldest = next(iter(self._retained))
+            self._clear(oldest)
+            del self._retained[oldest]
         self._retained[topic] = owner
         self._store.save()
 
     def _clear(self, topic: str) -> None:
         """Clear a retained message, after what is on its way to that topic."""
-        owner = self._retained.pop(topic)
-        if owner == _OURS:
-            self.destination.publish_retained(topic, b"")
-        else:
-            qos = self._qos.get(owner.partition("/")[2], 0)
-            self.destination.send(
-                Route(encode_topic(topic), self._cleared, qos, retain=True), b""
-            )
+        qos = self._qos.get(self._retained[topic].partition("/")[2], 0)
+        self._retained[topic] = _GOING
+        self.destination.send(
+            Route(encode_topic(topic), self._cleared, qos, retain=True), b""
+        )
         self._store.save()
+
+    def settle(self) -> None:
+        """Forget the topics that were cleared; those of a lost connection are not yet."""
+        if self._cleared.waiting:
+            return
+        if self._cleared.dropped > self._lost:
+            self._lost = self._cleared.dropped
+            return
+        for topic in [t for t, owner in self._retained.items() if owner == _GOING]:
+            del self._retained[topic]
+            self._store.save()
 
     def clear_stale(self, scanner_ids: set[str], device_ids: Mapping[str, str]) -> None:
         """Clear the retained messages of topics that are no longer used.
@@ -245,7 +267,7 @@ class Publisher:
         if self.forgotten:
             return
         self.destination.publish_retained(topic, payload)
-        if topic not in self._retained:
+        if self._retained.get(topic, _GOING) == _GOING:
             self._remember(topic, _OURS)
 
     # --- status and heartbeats ----------------------------------------------------------
@@ -258,6 +280,7 @@ class Publisher:
         """Say that we are gone."""
         self.publish_heartbeats(scanners, {}, uptime, "stopped")
         self._retain(self._status_topic, b"offline")
+        self.settle()
 
     def publish_heartbeats(
         self,

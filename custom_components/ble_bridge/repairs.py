@@ -180,10 +180,13 @@ def async_update_key(
     encryption: Encryption,
 ) -> None:
     """Ask for the key of a device whose packets are encrypted, until it is right."""
-    async_delete_key_issues(hass, subentry.subentry_id)
-    if (issue := _KEY_ISSUES.get(encryption)) is None:
+    current = _KEY_ISSUES.get(encryption)
+    for other, _ in _KEY_ISSUES.values():
+        if current is None or other != current[0]:
+            ir.async_delete_issue(hass, DOMAIN, f"{other}_{subentry.subentry_id}")
+    if current is None:
         return
-    name, severity = issue
+    name, severity = current
     ir.async_create_issue(
         hass,
         DOMAIN,

@@ -25,12 +25,9 @@ def broken(error: BaseException) -> Iterator[None]:
     "error",
     [
         ValueError("x"),
-        IndexError(),
         KeyError("/+#\0"),
         RecursionError(),
-        AssertionError(),
         MemoryError(),
-        NotImplementedError("\ud800"),
     ],
 )
 async def test_a_library_that_raises(

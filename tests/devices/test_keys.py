@@ -1,7 +1,15 @@
 """Devices whose packets are encrypted: right key, wrong key, none."""
 
+from http import HTTPStatus
+from typing import Any
+
 from homeassistant.config_entries import ConfigEntryDisabler
+from homeassistant.helpers import issue_registry as ir
+from homeassistant.setup import async_setup_component
 import pytest
+from pytest_homeassistant_custom_component.typing import ClientSessionGenerator
+
+from custom_components.ble_bridge.const import DOMAIN
 
 from ..layouts.samples import validated
 from .home import ADDRESS, BALCONY, FIELDS, KEY, Home, bthome, encrypted
@@ -120,3 +128,74 @@ async def test_plain_after_a_reload(home: Home) -> None:
     home.hear(bthome(temperature=22))
     await home.until("temperature", "22.0")
     assert home.issues() == set()
+
+
+@pytest.mark.parametrize("issue", ["key_missing", "key_wrong"])
+async def test_mended_in_place(
+    home: Home, hass_client: ClientSessionGenerator, issue: str
+) -> None:
+    """The repair asks for the key, says what is wrong with one, and is done with it."""
+    assert await async_setup_component(home.hass, "repairs", {})
+    await home.start({**BALCONY, "key": WRONG if issue == "key_wrong" else None})
+    home.hear(encrypted(21.5, 1))
+    await home.settle()
+    assert home.issues() == {issue}
+    client = await hass_client()
+
+    async def post(path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Post as the frontend does, and return the answer."""
+        response = await client.post(f"/api/repairs/issues/fix{path}", json=body)
+        assert response.status == HTTPStatus.OK
+        answer: dict[str, Any] = await response.json()
+        return answer
+
+    issue_id = f"{issue}_{home.devices[0].subentry_id}"
+    form = await post("", {"handler": DOMAIN, "issue_id": issue_id})
+    assert (form["type"], form["step_id"]) == ("form", "confirm")
+    assert form["description_placeholders"] == {"device": "Balcony"}
+    path = f"/{form['flow_id']}"
+    assert (await post(path, {"key": "abc"}))["errors"] == {"key": "invalid_key"}
+    other = "ffeeddccbbaa99887766554433221100"
+    assert (await post(path, {"key": other}))["errors"] == {"key": "key_wrong"}
+    assert home.devices[0].data["key"] != KEY
+    assert (await post(path, {"key": KEY.upper()}))["type"] == "create_entry"
+    await home.connected()
+    assert home.devices[0].data["key"] == KEY
+    assert home.issues() == set()
+    home.hear(encrypted(22, 2))
+    await home.until("temperature", "22.0")
+
+
+async def test_removed_while_it_is_mended(
+    home: Home, hass_client: ClientSessionGenerator
+) -> None:
+    """A device that is gone needs no key, and takes the question along."""
+    assert await async_setup_component(home.hass, "repairs", {})
+    await home.start(BALCONY)
+    home.hear(encrypted(21.5, 1))
+    await home.settle()
+    client = await hass_client()
+    issue_id = f"key_missing_{home.devices[0].subentry_id}"
+    body = {"handler": DOMAIN, "issue_id": issue_id}
+    response = await client.post("/api/repairs/issues/fix", json=body)
+    form = await response.json()
+    await home.remove(home.devices[0])
+    assert home.issues() == set()
+    path = f"/api/repairs/issues/fix/{form['flow_id']}"
+    response = await client.post(path, json={"key": KEY})
+    assert (await response.json())["reason"] == "device_removed"
+
+
+async def test_ignored(home: Home) -> None:
+    """A question that the user does not want to hear is not asked anew by a reload."""
+    await home.start(BALCONY)
+    home.hear(encrypted(21.5, 1))
+    await home.settle()
+    issue_id = f"key_missing_{home.devices[0].subentry_id}"
+    ir.async_ignore_issue(home.hass, DOMAIN, issue_id, True)
+    await home.restart()
+    home.hear(encrypted(21.5, 2))
+    await home.settle()
+    issue = ir.async_get(home.hass).async_get_issue(DOMAIN, issue_id)
+    assert issue is not None
+    assert issue.dismissed_version

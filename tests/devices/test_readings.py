@@ -74,8 +74,16 @@ async def test_as_the_specifications_say(home: Home) -> None:
     }
 
 
-@pytest.mark.parametrize("kind", ["reading", "connectivity", "alert"])
-@pytest.mark.parametrize("delivery", ["0", "1_retain", "2_retain", "2"])
+@pytest.mark.parametrize(
+    ("kind", "delivery"),
+    [
+        ("reading", "0"),
+        ("reading", "2_retain"),
+        ("connectivity", "1_retain"),
+        ("alert", "2"),
+        ("alert", "1_retain"),
+    ],
+)
 async def test_delivery(home: Home, kind: str, delivery: str) -> None:
     """QoS and retain are set for each kind of record; an event is never retained."""
     rule = {"rule_id": "w", "name": "Warm", "kind": "above", "field": "temperature"}
