@@ -62,7 +62,7 @@ async def async_setup_entry(
         lambda scanner: [SilentSensor(entry.runtime_data, SILENT, scanner)],
     )
     _remove_old_alerts(hass, entry)
-    async_add_fields(
+    await async_add_fields(
         entry, async_add_entities, frozenset({Kind.BOOLEAN}), FieldBinarySensor, _first
     )
 

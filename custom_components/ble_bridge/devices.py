@@ -38,6 +38,8 @@ MAX_AUTOMATIC: Final = 1_000
 _GATHER: Final = 2.0
 # How many prospects are tried before the loop turns.
 _AT_ONCE: Final = 50
+# What makes entities does so for this many devices (1 ms each) in a turn of the loop.
+DEVICES_AT_ONCE: Final = 10
 # How well a time survives a restart (s).
 _CLOCKS_AGREE: Final = 0.05
 # States are written at most this often (s).
@@ -323,8 +325,12 @@ class Devices(Owner):
         self._loaded.add(name)
         if not self._timers:
             return  # The bridge has stopped meanwhile
-        for device in self.by_id.values():
-            device.decode_again()
+        waiting = [device for device in self.by_id.values() if device.waiting]
+        for number, device in enumerate(waiting, 1):
+            if self.by_id.get(device.subentry_id) is device:
+                device.decode_again()
+            if number % DEVICES_AT_ONCE == 0:
+                await asyncio.sleep(0)
         self._try_prospects()
 
     # --- what is told of them -----------------------------------------------------------
@@ -398,11 +404,8 @@ class Devices(Owner):
     def async_add_adder(
         self, adder: Callable[[Device, Iterable[str]], None]
     ) -> CALLBACK_TYPE:
-        """Call an adder for each device and its fields: those of now, and new ones."""
+        """Call an adder for each device, and each field, that is new."""
         self._adders.append(adder)
-        for device in self.by_id.values():
-            adder(device, ())
-            adder(device, [*device.values, *device.events])
 
         @callback
         def remove() -> None:

@@ -1,5 +1,6 @@
 """What the entities of BLE Bridge have in common."""
 
+import asyncio
 from collections.abc import Callable, Iterable
 from typing import override
 
@@ -18,6 +19,7 @@ from .bridge import MANUFACTURER, BleBridgeConfigEntry, Bridge
 from .const import DOMAIN
 from .decoders.fields import Field, Kind, known_field
 from .device import PRESENCE, Device
+from .devices import DEVICES_AT_ONCE
 from .records import Scanner
 
 
@@ -166,8 +168,7 @@ class FieldEntity(DeviceEntity):
         return self.device.present
 
 
-@callback
-def async_add_fields(
+async def async_add_fields(
     entry: BleBridgeConfigEntry,
     async_add_entities: AddConfigEntryEntitiesCallback,
     kinds: frozenset[Kind],
@@ -176,7 +177,8 @@ def async_add_fields(
 ) -> None:
     """Add the entities of all devices, now and as they and their fields come.
 
-    `make` gives that of a field of one of the kinds, `make_first` those that a device has
+    Adding one takes some 0.1 ms, so others have their turn between devices. `make` gives
+    that of a field of one of the kinds, `make_first` those that a device has
     whatever it says.
     """
     bridge = entry.runtime_data
@@ -199,6 +201,10 @@ def async_add_fields(
             async_add_entities(entities, config_subentry_id=device.subentry_id)
 
     entry.async_on_unload(bridge.devices.async_add_adder(add))
+    for number, device in enumerate(tuple(bridge.devices.by_id.values()), 1):
+        add(device, (*device.values, *device.events))
+        if number % DEVICES_AT_ONCE == 0:
+            await asyncio.sleep(0)
 
 
 def _kind(bridge: Bridge, device: Device, name: str) -> Kind:

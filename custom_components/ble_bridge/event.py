@@ -36,7 +36,9 @@ async def async_setup_entry(
     async_add_entities: AddConfigEntryEntitiesCallback,
 ) -> None:
     """Set up the events of the devices."""
-    async_add_fields(entry, async_add_entities, frozenset({Kind.EVENT}), DeviceEvent)
+    await async_add_fields(
+        entry, async_add_entities, frozenset({Kind.EVENT}), DeviceEvent
+    )
 
 
 class DeviceEvent(FieldEntity, EventEntity):

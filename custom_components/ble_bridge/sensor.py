@@ -260,7 +260,7 @@ async def async_setup_entry(
             for description in SCANNER_SENSORS
         ),
     )
-    async_add_fields(
+    await async_add_fields(
         entry,
         async_add_entities,
         frozenset({Kind.NUMBER, Kind.TEXT}),

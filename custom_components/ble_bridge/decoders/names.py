@@ -176,8 +176,17 @@ def clean(name: str, raw: object, unit: str | None = None) -> Value | None:
     """Return a value as its field has it, or None where it is none.
 
     `unit` is the one that the library gave it in. Text in place of a number is how some
-    libraries say that a sensor is broken: no value.
+    libraries say that a sensor is broken: no value. What devices say repeats itself, so
+    that answers are kept.
     """
+    if isinstance(raw, list | dict | set | bytearray):
+        return None
+    return _clean(name, raw, unit)
+
+
+@functools.lru_cache(maxsize=4096, typed=True)
+def _clean(name: str, raw: object, unit: str | None) -> Value | None:
+    """Return a value as its field has it, or None where it is none."""
     found = known_field(name)
     kind = found[0].kind if found else None
     if isinstance(raw, Enum):
@@ -212,11 +221,15 @@ def _number(raw: float, unit: str | None, wanted: str | None) -> float | None:
         if (cleaned := clean_float(raw)) is None:
             return None
         raw = cleaned
-    converted = _converted(raw, unit, wanted)
-    if not isinstance(converted, float) or (number := clean_float(converted)) is None:
-        return converted if isinstance(converted, int) else None
+    number: float | None = raw
+    if unit is not None and unit != wanted:
+        number = _converted(raw, unit, wanted)
+        if isinstance(number, float):
+            number = clean_float(number)
     digits = _DIGITS.get(wanted)
-    return number if digits is None else round(number, digits)
+    if not isinstance(number, float) or digits is None:
+        return number
+    return round(number, digits)
 
 
 def _text(raw: object) -> str | None:

@@ -44,6 +44,9 @@ def to_json(value: Value) -> bytes:
 
 def _checked(value: object) -> object:
     """Return a value with safe texts; orjson itself would make null of an infinity."""
+    kind = type(value)
+    if kind is int or kind is bool:
+        return value
     if isinstance(value, float):
         if not math.isfinite(value):
             raise ValueError(f"Not a number: {value}")
@@ -84,11 +87,24 @@ def unpublishable(reading: Reading) -> list[str]:
     """Return the names of the fields that layouts leave out since no payload can say them."""
     names = []
     for name, value, _ in _fields(reading):
+        if _is_plain(value):
+            continue
         try:
             to_json(value)
         except ValueError:
             names.append(name)
     return names
+
+
+def _is_plain(value: Value) -> bool:
+    """Tell of nearly all values, in a tenth of the time, that they can be said."""
+    kind = type(value)
+    return (
+        kind is bool
+        or kind is str
+        or (isinstance(value, float) and math.isfinite(value))
+        or (isinstance(value, int) and -(2**63) <= value < 2**63)
+    )
 
 
 def _fields(reading: Reading) -> list[tuple[str, Value, bool]]:
