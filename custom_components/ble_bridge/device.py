@@ -37,6 +37,8 @@ _NEW_EVENT: Final = 1.0
 ERROR_INTERVAL: Final = 300.0
 # After how long the stack gives up a device whose interval it does not know (s).
 FALLBACK_TIMEOUT: Final = 900.0
+# After how long a device is gone that only sends when something happens (s).
+SLEEPY_TIMEOUT: Final = 86_400.0
 DEFAULT_REFERENCE_RSSI: Final = -59
 DEFAULT_PATH_LOSS: Final = 2.5
 
@@ -125,6 +127,7 @@ class Device:
         self.advertisers: dict[str, Advertiser] = {}
         self.present = False
         self.connection_id: str | None = None
+        self.is_sleepy = False
         self.heard = 0.0
         self.nearest: Sighting | None = None
         self.registry_id: str | None = None
@@ -247,6 +250,7 @@ class Device:
     ) -> None:
         """Take over what a packet says, and tell of it."""
         now = _unix(advertisement.time)
+        self.is_sleepy = self.decoder.is_sleepy
         self._identify(advertisement.address, decoded)
         values = dict(decoded.values)
         if new := [
@@ -374,14 +378,25 @@ class Device:
     def on_gone(self, advertiser: Advertiser) -> None:
         """Take note that the stack does not hear an address any more."""
         self.advertisers.pop(advertiser.address, None)
-        if self.present and not self.advertisers and self.settings.timeout is None:
+        if self.present and not self.advertisers and self._timeout is None:
             self._leave()
+
+    @property
+    def _timeout(self) -> float | None:
+        """Return after how long without a packet it is gone (s), or None: the stack says.
+
+        The stack knows how often a device sends, but not that a door says nothing for
+        hours while it stays closed.
+        """
+        if self.settings.timeout is None and self.is_sleepy:
+            return SLEEPY_TIMEOUT
+        return self.settings.timeout
 
     # --- what time brings ---------------------------------------------------------------
 
     def check(self, monotonic: float, now: float) -> None:
         """See whether the device has gone, and whether an alert is due."""
-        timeout = self.settings.timeout
+        timeout = self._timeout
         if timeout is None and not self.advertisers:
             # Nobody hears it since we began, so nobody will say that it is gone.
             timeout = FALLBACK_TIMEOUT
@@ -533,6 +548,7 @@ class Device:
             "model": self.identity.model,
             "manufacturer": self.manufacturer,
             "present": self.present,
+            "sleepy": self.is_sleepy,
             "connection_id": self.connection_id,
             "last_seen": last_seen,
             "last": None if self.waiting else self._history.state(),
@@ -562,6 +578,7 @@ class Device:
             age = max(time.time() - last_seen, 0.0)
             self.heard = time.monotonic() - age
             self._history.restore(state.get("last"), self.heard)
+        self.is_sleepy = state.get("sleepy") is True
         connection_id = state.get("connection_id")
         if isinstance(connection_id, str) and self.heard:
             self.connection_id = connection_id

@@ -59,10 +59,11 @@ def bthome(
     button: int | None = None,
     text: str | None = None,
     name: str = "",
+    sleepy: bool = False,
 ) -> bytes:
-    """Return a packet of BTHome 2."""
+    """Return a packet of BTHome 2, perhaps of a device that sends when it has to."""
     return _packet(
-        b"\x40"
+        (b"\x44" if sleepy else b"\x40")
         + _objects(packet_id, battery, temperature, humidity, door, button, text),
         name,
     )

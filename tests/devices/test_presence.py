@@ -87,6 +87,29 @@ async def test_the_stack_says_so(home: Home) -> None:
     assert len({connection for _, connection in stays(home)}) == 2
 
 
+async def test_a_door_that_stays_closed(home: Home) -> None:
+    """What only sends when something happens is there for a day, also across a restart."""
+    await home.start(BALCONY)
+    home.hear(bthome(door=False, sleepy=True))
+    await home.until("door", "off")
+    with home.given_up():
+        await home.hass.async_block_till_done()
+    await home.tick(3600)
+    assert home.value(PRESENCE) == "on"
+    await home.restart()
+    await home.tick(3600)
+    assert home.value(PRESENCE) == "on"
+    assert home.value("door") == "off"
+    await home.tick(86_400)
+    assert home.value(PRESENCE) == "off"
+    assert home.value("door") == STATE_UNAVAILABLE
+    home.hear(bthome(door=True, sleepy=True))
+    await home.until("door", "on")
+    await home.settle()
+    statuses = [status for status, _ in stays(home)]
+    assert statuses == ["CONNECTED", "DISCONNECTED", "CONNECTED"]
+
+
 @pytest.mark.parametrize("timeout", [60, 5000])
 async def test_own_timeout_before_that_of_the_stack(home: Home, timeout: int) -> None:
     """A timeout of its own counts, be it shorter or longer than the stack's."""

@@ -156,7 +156,8 @@ class Decoders:
 class DeviceDecoder:
     """Decodes the packets of one device, in the order in which they were sent.
 
-    `source` is who took the last packet. `pending` tells that a library is being loaded,
+    `source` is who took the last packet; `is_sleepy` tells whether the device only sends
+    when something happens. `pending` tells that a library is being loaded,
     and that the same packet is to be given again then.
     """
 
@@ -167,6 +168,7 @@ class DeviceDecoder:
         "_key",
         "_maker",
         "encryption",
+        "is_sleepy",
         "pending",
         "source",
     )
@@ -179,6 +181,7 @@ class DeviceDecoder:
         self._maker: tuple[str, str | None] | None = None
         self.source: Source | None = None
         self.pending = False
+        self.is_sleepy = False
         self.encryption = Encryption.NONE
 
     def counter(self, advertisement: Advertisement) -> Counter | None:
@@ -259,6 +262,7 @@ class DeviceDecoder:
             # A sensor that is a beacon, too, stays the sensor.
             return replace(decoded, model=self._maker[0], manufacturer=self._maker[1])
         self._take(source, decoder)
+        self.is_sleepy |= getattr(decoder, "is_sleepy", False)
         if not source.beacon:
             self._maker = decoded.model, decoded.manufacturer
         encrypted = source.encrypted is not None and source.encrypted(packet)

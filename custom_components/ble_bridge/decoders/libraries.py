@@ -203,6 +203,11 @@ class SensorDecoder:
         """Return what a packet says, or None if it says nothing that is known."""
         return self._library.read(self._update(advertisement))
 
+    @property
+    def is_sleepy(self) -> bool:
+        """Tell whether the device only sends when something happens."""
+        return bool(getattr(self._parser, "sleepy_device", False))
+
 
 class EncryptedDecoder(SensorDecoder):
     """Decodes with a library what may be encrypted.
