@@ -17,6 +17,7 @@ from .const import (
 )
 from .destinations.errors import Problem
 from .destinations.mqtt import MqttDestination
+from .destinations.mqtt_connection import MqttConnection
 from .layouts import RecordLayout
 from .layouts.fields import FieldsLayout
 from .layouts.payloads import unpublishable
@@ -135,6 +136,7 @@ class Publisher:
         }
         self._cleared = Tally()
         self._lost = 0
+        self._cleared_on: MqttConnection | None = None
         self._store = store
         self._retained = store.data["retained"].setdefault(subentry_id, {})
         self._status_topic = bridge_topic(destination.topic_base, bridge_id)
@@ -208,6 +210,7 @@ class Publisher:
         """Clear a retained message, after what is on its way to that topic."""
         qos = self._qos.get(self._retained[topic].partition("/")[2], 0)
         self._retained[topic] = _GOING
+        self._cleared_on = self.destination.connection
         self.destination.send(
             Route(encode_topic(topic), self._cleared, qos, retain=True), b""
         )
@@ -242,15 +245,20 @@ class Publisher:
             for kind, retain in outlet.retain.items()
             if retain
         }
-        for topic, owner in list(self._retained.items()):
-            if owner == _OURS:
+        stale_topics = []
+        for topic, owner in self._retained.items():
+            if owner == _GOING:
+                stale = self._cleared_on is not self.destination.connection
+            elif owner == _OURS:
                 stale = topic not in ours
             else:
                 stale = (prefix := used.get(owner)) is None or not topic.startswith(
                     prefix
                 )
             if stale:
-                self._clear(topic)
+                stale_topics.append(topic)
+        for topic in stale_topics:
+            self._clear(topic)
 
     def forget(self) -> None:
         """Clear what the broker keeps: the destination is removed, or goes elsewhere.

@@ -1,19 +1,26 @@
 """Devices that are added, changed and removed: their entities, and what a broker keeps."""
 
+from collections.abc import Callable
+from datetime import timedelta
 import functools
 import json
+from pathlib import Path
 from typing import Any
 
 from homeassistant.const import STATE_UNAVAILABLE
+from homeassistant.core import HomeAssistant
 from homeassistant.helpers import device_registry as dr, entity_registry as er
+from homeassistant.util import dt as dt_util
 from paho.mqtt import publish
 import pytest
+from pytest_homeassistant_custom_component.common import async_fire_time_changed
 
-from custom_components.ble_bridge.const import DOMAIN
+from custom_components.ble_bridge.const import DOMAIN, STATISTICS_INTERVAL
+from scripts.simulation.broker import Mosquitto
 from scripts.simulation.processes import LOOPBACK
 from scripts.simulation.subscriber import Subscriber
 
-from ..conftest import SimulatedScanner
+from ..conftest import SimulatedScanner, destination_data, is_connected, wait_until
 from .home import ADDRESS, BALCONY, FIELDS, SECOND, VALUES, Home, bthome
 
 STATUS = "ble/bridge/home/status"
@@ -341,6 +348,67 @@ async def test_what_the_broker_keeps_is_made_good(home: Home) -> None:
     (connectivity,) = (await home.kept(f"{FIELDS}/#")).values()
     assert json.loads(connectivity)["Status"] == "CONNECTED"
     assert home.payloads(f"{VALUES}/button") == []
+
+
+async def test_removed_while_the_broker_hangs(
+    hass: HomeAssistant,
+    scanner: SimulatedScanner,
+    setup: Callable[..., Any],
+    tmp_path: Path,
+) -> None:
+    """What could not be cleared is when the broker is back, though we have restarted."""
+    persistent = ("persistence true", f"persistence_location {tmp_path}/")
+    topic = f"{VALUES}/temperature"
+    async with Mosquitto(config_lines=persistent) as keeper:
+        entry = await setup(
+            destination_data(keeper.port, values={"enabled": True}), devices=[BALCONY]
+        )
+        scanner.hear(ADDRESS, raw=bthome(temperature=21.5))
+        async with Subscriber(keeper.port, topic) as subscriber:
+            await subscriber.wait_for_message(topic, b"21.5")
+        await keeper.restart()  # It keeps what is retained when it stops
+        await wait_until(lambda: is_connected(hass, keeper.port))
+        keeper.freeze()
+        (device,) = [
+            s for s in entry.subentries.values() if s.subentry_type == "device"
+        ]
+        hass.config_entries.async_remove_subentry(entry, device.subentry_id)
+        await hass.async_block_till_done()
+        assert await hass.config_entries.async_unload(entry.entry_id)
+        await keeper.stop()  # By force, since it does not answer
+        await keeper.start()
+        async with Subscriber(keeper.port, topic) as subscriber:
+            await subscriber.wait_for_message(topic, b"21.5")
+            assert await hass.config_entries.async_setup(entry.entry_id)
+            await subscriber.wait_for_message(topic, b"")
+        publisher = next(iter(entry.runtime_data.publishers.values()))
+        assert set(entry.runtime_data.store.data["retained"][publisher.subentry_id]) > {
+            topic
+        }
+        async_fire_time_changed(
+            hass, dt_util.utcnow() + timedelta(seconds=STATISTICS_INTERVAL + 1)
+        )
+        await hass.async_block_till_done()
+        kept = entry.runtime_data.store.data["retained"][publisher.subentry_id]
+        assert topic not in kept
+        assert STATUS in kept
+
+
+async def test_what_brokers_keep_is_bounded(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The oldest topic makes room, and is cleared."""
+    monkeypatch.setattr("custom_components.ble_bridge.publisher.MAX_RETAINED", 5)
+    await home.start(BALCONY)
+    home.hear(CLIMATE)
+    await home.until("temperature", "21.5")
+    home.hear(bthome(door=True))
+    await home.until("door", "on")
+    home.hear(bthome(text="hello"))
+    await home.until("text", "hello")
+    kept = await home.kept("#")
+    assert {f"{VALUES}/door", f"{VALUES}/text"} < set(kept)
+    assert len(kept) == 5
 
 
 @pytest.mark.parametrize(
