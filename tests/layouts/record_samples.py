@@ -51,9 +51,9 @@ def error(**changes: Any) -> Error:
     """Return an error, with the changes."""
     values: dict[str, Any] = {
         "device": BALCONY,
-        "name": "wrong_key",
-        "body": "The packet is not encrypted with this key",
-        "tags": {"scanner": "living-room-proxy"},
+        "name": "key_wrong",
+        "body": "The packets are encrypted with another key",
+        "tags": {"count": "1"},
         "created_at": TIME,
     }
     return Error(**{**values, **changes})

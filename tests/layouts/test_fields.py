@@ -234,7 +234,7 @@ def test_error() -> None:
     assert not message.is_state
     assert validated(message.payload, "error") == {
         "Name": "wrong key/±",
-        "Body": "The packet is not encrypted with this key",
+        "Body": "The packets are encrypted with another key",
         "Tags": {"a?": "b?"},
         "CreatedAt": "2026-01-11T10:30:45.123Z",
     }
