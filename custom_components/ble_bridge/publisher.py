@@ -191,7 +191,11 @@ class Publisher:
             if len(self._routes) >= MAX_ROUTES:
                 self._routes.clear()
             route = self._routes[key] = Route(
-                encode_topic(topic), self.tallies[kind], outlet.qos[kind], retain
+                encode_topic(topic),
+                self.tallies[kind],
+                outlet.qos[kind],
+                retain,
+                is_buffered=True,
             )
         return route
 

@@ -29,6 +29,7 @@ class FakeConnection:
         self.maximum_packet_size = limit
         self.maximum_qos = maximum_qos
         self.receive_maximum = 4
+        self.batch_size = 6
         self.can_batch = can_batch
         self.got: list[int] = []
         self.willing = True
@@ -89,6 +90,10 @@ class OutboxMachine(RuleBasedStateMachine):
         """Initialize with a loop that turns when we say so."""
         super().__init__()
         self.loop = asyncio.new_event_loop()
+        self.raised: list[object] = []
+        self.loop.set_exception_handler(
+            lambda _, context: self.raised.append(context.get("exception"))
+        )
         self.connection: FakeConnection | None = None
         self.connections: list[FakeConnection] = []
         self.tallies = [Tally(), Tally()]
@@ -97,17 +102,31 @@ class OutboxMachine(RuleBasedStateMachine):
         self.reported = 0
         self.limits = module.MAX_MESSAGES, module.MAX_BYTES, module._GATHER
         module.MAX_MESSAGES, module.MAX_BYTES = 20, 400  # type: ignore[misc]
+        self.buffered = module.MAX_BUFFERED
+        module.MAX_BUFFERED = 7  # type: ignore[misc]
         module._GATHER = 0.0  # type: ignore[misc]
 
     @initialize(
         qos=st.tuples(st.integers(0, 2), st.integers(0, 2)),
         retain=st.tuples(st.booleans(), st.booleans()),
+        buffered=st.tuples(st.booleans(), st.booleans()),
     )
-    def begin(self, qos: tuple[int, int], retain: tuple[bool, bool]) -> None:
+    def begin(
+        self,
+        qos: tuple[int, int],
+        retain: tuple[bool, bool],
+        buffered: tuple[bool, bool],
+    ) -> None:
         """Make the outbox."""
         self.outbox = Outbox(self.loop, self._report)
         self.routes = [
-            Route(encode_topic(f"topic/{index}"), self.tallies[index], qos[index], keep)
+            Route(
+                encode_topic(f"topic/{index}"),
+                self.tallies[index],
+                qos[index],
+                keep,
+                buffered[index],
+            )
             for index, keep in enumerate(retain)
         ]
 
@@ -132,6 +151,7 @@ class OutboxMachine(RuleBasedStateMachine):
         """Let the loop turn."""
         self.loop.call_soon(self.loop.stop)
         self.loop.run_forever()
+        assert self.raised == []
 
     @precondition(lambda self: self.connection is None)
     @rule(
@@ -196,6 +216,9 @@ class OutboxMachine(RuleBasedStateMachine):
         assert self.outbox.waiting <= 2 * 20 + 20 + 4
         assert self.reported == sum(tally.failed for tally in self.tallies)
         for queue in (self.outbox._unconfirmed, self.outbox._confirmed):
+            if self.connection is None:
+                assert len(queue) <= 7
+                assert all(message[0].is_buffered for message in queue)
             assert queue.size == sum(len(message[1]) for message in queue)
         assert sum(tally.sent for tally in self.tallies) == sum(
             len(connection.got) for connection in self.connections
@@ -235,6 +258,7 @@ class OutboxMachine(RuleBasedStateMachine):
             assert self.outbox.waiting == 0
             self.adds_up()
         module.MAX_MESSAGES, module.MAX_BYTES, module._GATHER = self.limits  # type: ignore[misc]
+        module.MAX_BUFFERED = self.buffered  # type: ignore[misc]
         self.loop.close()
 
 

@@ -4,8 +4,8 @@ At QoS 0, messages are collected and written in batches: at once on a quiet bus,
 on a busy one. One batch is under way at a time; while it is, the next one is collected.
 At QoS 1 and 2 each message waits for its acknowledgement, a bounded number at once. Each
 of the two has a queue of its own, so that a flood of the one leaves the other alone.
-Either way a slow broker meets a bounded buffer whose oldest messages make room, and one
-that is away meets none: nothing is kept (the drop policy).
+Either way a slow broker meets a bounded buffer whose oldest messages make room. While it
+is away, what is buffered is kept, the newest of it; the rest is dropped (the drop policy).
 """
 
 import asyncio
@@ -22,6 +22,8 @@ _LOGGER = logging.getLogger(__name__)
 
 MAX_MESSAGES: Final = 20_000
 MAX_BYTES: Final = 8 * 1024 * 1024
+# How many are kept while the broker is away, in each of the two queues.
+MAX_BUFFERED: Final = 1_000
 # Once batches follow each other faster than this, they are gathered: a few milliseconds
 # of latency for a loop that turns once for many packets.
 _GATHER: Final = 0.003
@@ -67,12 +69,22 @@ class _Queue(deque[Message]):
             self.appendleft(message)
             self.size += len(message[1])
 
-    def drop(self) -> None:
-        """Drop all of them, since the broker is away."""
-        for route, _, _ in self:
-            route.tally.away += 1
+    def buffer(self, message: Message) -> None:
+        """Take a message that waits for the broker; the oldest makes room."""
+        self.put(message)
+        if len(self) > MAX_BUFFERED:
+            self.take()[0].tally.overflow += 1
+
+    def drop(self, *, all_of_them: bool = False) -> None:
+        """Drop what is not to wait for the broker, or all."""
+        messages = list(self)
         self.clear()
         self.size = 0
+        for message in messages:
+            if message[0].is_buffered and not all_of_them:
+                self.buffer(message)
+            else:
+                message[0].tally.away += 1
 
 
 class Outbox:
@@ -112,26 +124,29 @@ class Outbox:
 
     def put(self, route: Route, payload: bytes) -> None:
         """Take a message whose tally has counted it as received."""
-        if self._connection is None:
-            route.tally.away += 1
-            return
         queue = self._confirmed if route.qos else self._unconfirmed
+        if self._connection is None:
+            if route.is_buffered:
+                queue.buffer((route, payload, self._loop.time()))
+            else:
+                route.tally.away += 1
+            return
         queue.put((route, payload, self._loop.time()))
         if self._flushing is None and not self._under_way:
             self._schedule()
 
     def open(self, connection: MqttConnection) -> None:
-        """Send over a connection, beginning with what an earlier one left unanswered."""
+        """Send over a connection, beginning with what waits: the unanswered first."""
         self._connection = connection
         self._maximum_qos = connection.maximum_qos
         self._batching = connection.can_batch
         self._confirmed.put_back(reversed(self._inflight.values()))
         self._inflight.clear()
-        if self._confirmed:
+        if self._confirmed or self._unconfirmed:
             self._schedule()
 
     def close(self) -> None:
-        """Stop sending: what was not sent is dropped and counted.
+        """Stop sending: what is not buffered is dropped and counted.
 
         What waits for an acknowledgement may have arrived; it is sent again over the next
         connection (QoS 1 is at least once, and QoS 0 at most once).
@@ -152,7 +167,9 @@ class Outbox:
         self._tell_drained()
 
     def give_up(self) -> None:
-        """Drop what waits for an acknowledgement too: there will be no next connection."""
+        """Drop all that waits: there will be no next connection."""
+        self._unconfirmed.drop(all_of_them=True)
+        self._confirmed.drop(all_of_them=True)
         for route, _, _ in self._inflight.values():
             route.tally.away += 1
         self._inflight.clear()

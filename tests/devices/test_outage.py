@@ -1,0 +1,99 @@
+"""A broker that is away for a while: what devices say is kept, and comes in order."""
+
+import pytest
+
+from scripts.simulation.subscriber import Subscriber
+
+from ..conftest import is_connected, wait_until
+from .home import BALCONY, FIELDS, VALUES, Home, bthome
+
+MQTT = "custom_components.ble_bridge.destinations.mqtt"
+WARM = {
+    "rule_id": "warm",
+    "name": "Warm",
+    "kind": "above",
+    "field": "temperature",
+    "limit": 25,
+}
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Come back to the broker later than a new subscriber does."""
+    monkeypatch.setattr(f"{MQTT}.FIRST_DELAY", 2.5)
+
+
+async def outage(home: Home, temperatures: list[float]) -> Subscriber:
+    """Have a device say something while the broker is away; return a new subscriber."""
+    await home.broker.stop()
+    await wait_until(lambda: not is_connected(home.hass, home.broker.port))
+    for temperature in temperatures:
+        home.hear(bthome(temperature=temperature))
+        await home.hass.async_block_till_done()
+    await home.broker.start()
+    return Subscriber(home.broker.port)
+
+
+@pytest.mark.parametrize("delivery", ["0", "1", "2"])
+async def test_what_is_kept(home: Home, delivery: str) -> None:
+    """Readings and alerts are told afterwards, once and in order; advertisements are not."""
+    fields = {"enabled": True, "reading": delivery, "alert": delivery}
+    await home.start({**BALCONY, "alerts": [WARM]}, fields=fields)
+    home.hear(bthome(temperature=21))
+    await home.until("temperature", "21.0")
+    sent = [22.0, 26.0, 24.0, 23.0]
+    async with await outage(home, sent) as later:
+        await later.wait_for_message(f"{FIELDS}/v/temperature", b'{"value":23.0}')
+        await home.connected()
+        await home.tick(1)
+        readings = [m.json() for m in later.on_topic(f"{FIELDS}/v/temperature")]
+        assert readings == [{"value": value} for value in sent]
+        alerts = [m.json() for m in later.on_topic(f"{FIELDS}/alerts/Warm/history")]
+        assert [bool(alert["EndedAt"]) for alert in alerts] == [False, True]
+        assert later.on_topic(f"{VALUES}/temperature")[-1].payload == b"23.0"
+        assert later.count("ble/raw/") == 0
+    (publisher,) = home.entry.runtime_data.publishers.values()
+    tally = publisher.tallies["reading"]
+    await wait_until(lambda: tally.waiting == 0)
+    assert tally.dropped == 0
+    assert tally.sent == tally.received
+
+
+async def test_the_oldest_make_room(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is kept is bounded, and what is dropped is counted."""
+    monkeypatch.setattr(f"{MQTT.removesuffix('mqtt')}outbox.MAX_BUFFERED", 6)
+    await home.start(BALCONY, values={"enabled": False})
+    home.hear(bthome(temperature=10))
+    await home.until("temperature", "10.0")
+    await home.settle()
+    (publisher,) = home.entry.runtime_data.publishers.values()
+    tally = publisher.tallies["reading"]
+    before = tally.received
+    async with await outage(home, [float(value) for value in range(11, 21)]) as later:
+        await later.wait_for_message(f"{FIELDS}/v/temperature", b'{"value":20.0}')
+        readings = [
+            m.json()["value"] for m in later.on_topic(f"{FIELDS}/v/temperature")
+        ]
+        assert readings == [18.0, 19.0, 20.0]  # And as many signal strengths
+    await wait_until(lambda: tally.waiting == 0)
+    assert tally.received - before == 20
+    assert tally.overflow == 14
+
+
+async def test_given_up(home: Home) -> None:
+    """What waits when Home Assistant stops is dropped, and counted."""
+    await home.start(BALCONY)
+    home.hear(bthome(temperature=10))
+    await home.until("temperature", "10.0")
+    await home.broker.stop()
+    await wait_until(lambda: not is_connected(home.hass, home.broker.port))
+    home.hear(bthome(temperature=11))
+    await home.hass.async_block_till_done()
+    (publisher,) = home.entry.runtime_data.publishers.values()
+    tally = publisher.tallies["reading"]
+    assert tally.waiting > 0
+    assert await home.hass.config_entries.async_unload(home.entry.entry_id)
+    assert tally.waiting == 0
+    assert tally.away > 0
