@@ -43,14 +43,15 @@ async def test_what_is_kept(home: Home, delivery: str) -> None:
     await home.until("temperature", "21.0")
     sent = [22.0, 26.0, 24.0, 23.0]
     async with await outage(home, sent) as later:
+        history = f"{FIELDS}/alerts/Warm/history"
         await later.wait_for_message(f"{FIELDS}/v/temperature", b'{"value":23.0}')
-        await home.connected()
+        await later.wait_for_message(f"{VALUES}/temperature", b"23.0")
+        await later.wait_for(lambda heard: len(heard.on_topic(history)) == 2)
         await home.tick(1)
         readings = [m.json() for m in later.on_topic(f"{FIELDS}/v/temperature")]
         assert readings == [{"value": value} for value in sent]
-        alerts = [m.json() for m in later.on_topic(f"{FIELDS}/alerts/Warm/history")]
+        alerts = [m.json() for m in later.on_topic(history)]
         assert [bool(alert["EndedAt"]) for alert in alerts] == [False, True]
-        assert later.on_topic(f"{VALUES}/temperature")[-1].payload == b"23.0"
         assert later.count("ble/raw/") == 0
     (publisher,) = home.entry.runtime_data.publishers.values()
     tally = publisher.tallies["reading"]
