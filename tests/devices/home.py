@@ -360,7 +360,10 @@ class Home:
         ]
 
     async def kept(self, *filters: str) -> dict[str, bytes]:
-        """Return what the broker keeps of devices."""
+        """Return what the broker keeps of devices, or under filters other than `#`.
+
+        It sends what it keeps filter by filter, so that the end comes at the end.
+        """
         await self.settle()
         topics = filters or ("telemetry/#", "iiot/#")
         async with Subscriber(self.broker.port, *topics, "end") as later:
