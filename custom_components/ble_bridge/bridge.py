@@ -48,9 +48,10 @@ from .device_store import DeviceStore
 from .devices import Devices
 from .feed import Feed
 from .filters import DeviceList, Filter
+from .layouts.payloads import unpublishable
 from .layouts.raw import RawLayout, bridge_topic
 from .publisher import Publisher
-from .records import Advertisement, Record, Scanner, Sighting
+from .records import Advertisement, Reading, Record, Scanner, Sighting
 from .scanners import BridgeStore, Scanners
 from .settings import MQTT_DOMAIN, home_assistant_broker, mqtt_settings, place
 
@@ -243,10 +244,14 @@ class Bridge:
 
     def _on_record(self, device: Device, record: Record) -> None:
         """Publish what became known of a device."""
-        rejected: list[str] = []
-        for publisher in self.publishers.values():
-            rejected = publisher.publish(device.subentry_id, record) or rejected
-        for name in rejected:
+        publishers = [
+            publisher for publisher in self.publishers.values() if publisher.has_layouts
+        ]
+        for publisher in publishers:
+            publisher.publish(device.subentry_id, record)
+        if not publishers or not isinstance(record, Reading):
+            return
+        for name in unpublishable(record):
             device.tell_error(
                 "rejected", "A value cannot be published", {"field": name}
             )

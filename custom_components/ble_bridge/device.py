@@ -233,7 +233,7 @@ class Device:
         changed = [
             name
             for name, value in decoded.values.items()
-            if self.values.get(name) != value or name not in self.values
+            if self.values.get(name) != value
         ]
         if news is News.AGAIN and not changed and not events:
             return False
@@ -362,18 +362,19 @@ class Device:
 
     def _tell_presence(self, now: float) -> None:
         """Tell that the device came or went."""
-        self._owner.on_record(
-            self,
-            Connectivity(
-                device=self.identity,
-                connection_id=self.connection_id or "",
-                connected=self.present,
-                created_at=now,
-            ),
-        )
+        self._owner.on_record(self, self._connectivity(now))
         self._owner.on_values(self, [PRESENCE, SIGNAL])
         for watch in self.watches:
             self._tell(watch, watch.on_presence(self.present, now))
+
+    def _connectivity(self, now: float) -> Connectivity:
+        """Return whether the device is there, as a record."""
+        return Connectivity(
+            device=self.identity,
+            connection_id=self.connection_id or "",
+            connected=self.present,
+            created_at=now,
+        )
 
     def on_gone(self, advertiser: Advertiser) -> None:
         """Take note that the stack does not hear an address any more."""
@@ -483,16 +484,21 @@ class Device:
         if change is None:
             return
         self._owner.on_record(
-            self,
-            Alert(
-                device=self.identity,
-                name=watch.rule.name,
-                started_at=change.started_at,
-                ended_at=change.ended_at,
-                audiences=watch.rule.audiences,
-            ),
+            self, self._alert(watch, change.started_at, change.ended_at)
         )
         self._owner.on_alert(self, watch, change)
+
+    def _alert(
+        self, watch: Watch, started_at: float, ended_at: float | None = None
+    ) -> Alert:
+        """Return an alert as a record."""
+        return Alert(
+            device=self.identity,
+            name=watch.rule.name,
+            started_at=started_at,
+            ended_at=ended_at,
+            audiences=watch.rule.audiences,
+        )
 
     def end_alerts(self, now: float, rules: Iterable[Rule] = ()) -> None:
         """End what is open, but for what these rules go on with: the others are gone."""
@@ -515,21 +521,10 @@ class Device:
             events={},
         )
         if self.connection_id is not None:
-            yield Connectivity(
-                device=self.identity,
-                connection_id=self.connection_id,
-                connected=self.present,
-                created_at=now,
-            )
+            yield self._connectivity(now)
         for watch in self.watches:
             if watch.started_at is not None:
-                yield Alert(
-                    device=self.identity,
-                    name=watch.rule.name,
-                    started_at=watch.started_at,
-                    ended_at=None,
-                    audiences=watch.rule.audiences,
-                )
+                yield self._alert(watch, watch.started_at)
 
     # --- across restarts ----------------------------------------------------------------
 

@@ -76,9 +76,7 @@ class Devices(Owner):
         self._timers: list[CALLBACK_TYPE] = []
         self._adding: dict[str, tuple[Advertisement, str | None]] = {}
         self._cancel_adding: CALLBACK_TYPE | None = None
-        self._loading: set[str] = set()
         self._trying = False
-        self._loaded: set[str] = set()
         self._known: dict[str, tuple[str, Mapping[str, Any]]] = {}
         for subentry in self._subentries():
             self._add(subentry)
@@ -300,20 +298,18 @@ class Devices(Owner):
     @callback
     def on_wanted(self, name: str) -> None:
         """Load a library that a packet needs."""
-        if name not in self._loading:
-            self._loading.add(name)
-            # Not eagerly: who wants it first takes note that it waits
-            self.entry.async_create_background_task(
-                self.hass,
-                self._async_load(name),
-                f"ble_bridge load {name}",
-                eager_start=False,
-            )
+        # Not eagerly: who wants it first takes note that it waits
+        self.entry.async_create_background_task(
+            self.hass,
+            self._async_load(name),
+            f"ble_bridge load {name}",
+            eager_start=False,
+        )
 
     async def async_load(self, sources: Iterable[Source]) -> None:
         """Load the libraries of sources, as far as they are not."""
         for source in sources:
-            if source.name not in self._loaded:
+            if not self.decoders.was_loaded(source):
                 await self._async_load(source.name)
 
     async def _async_load(self, name: str) -> None:
@@ -322,7 +318,6 @@ class Devices(Owner):
             await self.hass.async_add_import_executor_job(self.decoders.load, name)
         except ImportError:
             _LOGGER.exception("%s could not be loaded; its devices stay unknown", name)
-        self._loaded.add(name)
         if not self._timers:
             return  # The bridge has stopped meanwhile
         waiting = [device for device in self.by_id.values() if device.waiting]

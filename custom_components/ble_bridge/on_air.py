@@ -12,8 +12,6 @@ from homeassistant.core import HomeAssistant
 from homeassistant.helpers.selector import SelectOptionDict
 
 from .bridge import Bridge
-from .decoders import Encryption
-from .decoders.model import DecodeError
 from .decoders.sources import FORMATS
 from .device import Device
 from .irk import Resolver, is_stable
@@ -142,16 +140,9 @@ def _judge(bridge: Bridge, packet: Advertisement) -> Candidate:
     """Find out how well the sender of a packet is known."""
     knowledge = Knowledge.NAMED if plain_name(packet) else Knowledge.UNKNOWN
     model = None
-    decoder = bridge.decoders.device()
-    try:
-        decoded = decoder.decode(packet)
-    except DecodeError:
-        locked = decoder.encryption is Encryption.KEY_MISSING
-        if locked and decoder.source is not None:
-            knowledge, model = Knowledge.ENCRYPTED, decoder.source.title
-    else:
-        if decoded is not None:
-            knowledge, model = Knowledge.DECODED, decoded.model
+    if (found := bridge.decoders.device().recognise(packet)) is not None:
+        model, needs_key = found
+        knowledge = Knowledge.ENCRYPTED if needs_key else Knowledge.DECODED
     stable = is_stable(packet.address, address_type(packet)) is True
     return Candidate(packet, knowledge, model, stable)
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 from .decoders import DeviceDecoder
-from .decoders.model import DecodeError, KeyMissing
 from .irk import is_stable
 from .layouts.raw import address_type
 from .records import Advertisement, Sighting
@@ -15,7 +14,7 @@ class Prospect:
     __slots__ = ("_add", "_decoder")
 
     def __init__(
-        self, decoder: DeviceDecoder, add: Callable[[Advertisement, str | None], None]
+        self, decoder: DeviceDecoder, add: Callable[[Advertisement, str], None]
     ) -> None:
         """Initialize; `add` takes the packet and the model."""
         self._decoder = decoder
@@ -31,19 +30,9 @@ class Prospect:
 
     def consider(self, advertisement: Advertisement) -> None:
         """Add the device if it is known, though its packets may be encrypted."""
-        try:
-            decoded = self._decoder.decode(advertisement)
-        except KeyMissing:
-            source = self._decoder.source
-            model = source.title if source else None
-        except DecodeError:
-            return
-        else:
-            if decoded is None:
-                return
-            model = decoded.model
-        if self._is_stable(advertisement):
-            self._add(advertisement, model)
+        found = self._decoder.recognise(advertisement)
+        if found is not None and self._is_stable(advertisement):
+            self._add(advertisement, found[0])
 
     def _is_stable(self, advertisement: Advertisement) -> bool:
         """Tell whether the device keeps its address.

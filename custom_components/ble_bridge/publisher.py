@@ -20,7 +20,6 @@ from .destinations.mqtt import MqttDestination
 from .destinations.mqtt_connection import MqttConnection
 from .layouts import RecordLayout
 from .layouts.fields import FieldsLayout
-from .layouts.payloads import unpublishable
 from .layouts.raw import Heartbeat, bridge_topic, scanner_topic
 from .layouts.topics import encode_topic
 from .layouts.values import ValuesLayout
@@ -150,21 +149,21 @@ class Publisher:
         """Tell whether the broker keeps anything of devices."""
         return any(any(outlet.retain.values()) for outlet in self._outlets)
 
-    def publish(
-        self, owner: str, record: Record, *, kept_only: bool = False
-    ) -> list[str]:
-        """Publish a record of a device; return what of it no layout can say.
+    @property
+    def has_layouts(self) -> bool:
+        """Tell whether records of devices go out here."""
+        return bool(self._outlets) and not self.forgotten
+
+    def publish(self, owner: str, record: Record, *, kept_only: bool = False) -> None:
+        """Publish a record of a device.
 
         `owner` is the device's subentry; with `kept_only`, only what the broker is to keep
         goes out. That is noted first, so that it can be cleared when the device is gone.
         """
         kind = _KINDS[type(record)]
         tally = self.tallies[kind]
-        rejected: list[str] = []
         if self.forgotten:
-            return rejected
-        if isinstance(record, Reading) and self._outlets:
-            rejected = unpublishable(record)
+            return
         for outlet in self._outlets:
             try:
                 messages = outlet.layout.messages(record)
@@ -180,7 +179,6 @@ class Publisher:
                 if retain and self._retained.get(topic, _GOING) == _GOING:
                     self._remember(topic, f"{owner}/{outlet.name}/{kind.value}")
                 self.destination.send(self._route(outlet, kind, topic, retain), payload)
-        return rejected
 
     def _route(
         self, outlet: _Outlet, kind: RecordKind, topic: str, retain: bool

@@ -1,7 +1,7 @@
 """What only the user can mend, said where they look, and taken back when it works."""
 
 import contextlib
-from typing import Any, Final
+from typing import Any, Final, override
 
 from homeassistant.components.repairs import RepairsFlow, RepairsFlowResult
 from homeassistant.config_entries import SOURCE_REAUTH, ConfigEntry, ConfigSubentry
@@ -107,11 +107,11 @@ def _abort_reauth(hass: HomeAssistant, subentry_id: str) -> None:
                 hass.config_entries.flow.async_abort(flow["flow_id"])
 
 
-class NewClientIdFlow(RepairsFlow):
-    """Give a destination a client ID that no other client has."""
+class _SubentryFlow(RepairsFlow):
+    """Mend something of a destination or a device, which may be removed meanwhile."""
 
     def __init__(self, entry_id: str, subentry_id: str) -> None:
-        """Initialize with the destination."""
+        """Initialize with the subentry."""
         self._entry_id = entry_id
         self._subentry_id = subentry_id
 
@@ -124,13 +124,27 @@ class NewClientIdFlow(RepairsFlow):
     async def async_step_confirm(
         self, user_input: dict[str, str] | None = None
     ) -> RepairsFlowResult:
-        """Ask, then change the client ID; the entry reloads with it."""
+        """Ask, and mend."""
+        raise NotImplementedError
+
+    def _find(self) -> tuple[ConfigEntry[Any], ConfigSubentry] | None:
+        """Return the entry and the subentry, if both are there."""
         entry = self.hass.config_entries.async_get_entry(self._entry_id)
-        if (
-            entry is None
-            or (subentry := entry.subentries.get(self._subentry_id)) is None
-        ):
+        subentry = entry and entry.subentries.get(self._subentry_id)
+        return (entry, subentry) if entry and subentry else None
+
+
+class NewClientIdFlow(_SubentryFlow):
+    """Give a destination a client ID that no other client has."""
+
+    @override
+    async def async_step_confirm(
+        self, user_input: dict[str, str] | None = None
+    ) -> RepairsFlowResult:
+        """Ask, then change the client ID; the entry reloads with it."""
+        if (found := self._find()) is None:
             return self.async_abort(reason="destination_removed")
+        entry, subentry = found
         if user_input is None:
             return self.async_show_form(
                 step_id="confirm",
@@ -210,30 +224,17 @@ def async_delete_key_issues(hass: HomeAssistant, subentry_id: str) -> None:
         ir.async_delete_issue(hass, DOMAIN, f"{name}_{subentry_id}")
 
 
-class KeyFlow(RepairsFlow):
+class KeyFlow(_SubentryFlow):
     """Give a device the key that opens its packets."""
 
-    def __init__(self, entry_id: str, subentry_id: str) -> None:
-        """Initialize with the device."""
-        self._entry_id = entry_id
-        self._subentry_id = subentry_id
-
-    async def async_step_init(
-        self, user_input: dict[str, str] | None = None
-    ) -> RepairsFlowResult:
-        """Begin."""
-        return await self.async_step_confirm()
-
+    @override
     async def async_step_confirm(
         self, user_input: dict[str, str] | None = None
     ) -> RepairsFlowResult:
         """Ask for the key, check it, and save it; the entry reloads with it."""
-        entry = self.hass.config_entries.async_get_entry(self._entry_id)
-        if (
-            entry is None
-            or (subentry := entry.subentries.get(self._subentry_id)) is None
-        ):
+        if (found := self._find()) is None:
             return self.async_abort(reason="device_removed")
+        entry, subentry = found
         errors: dict[str, str] = {}
         if user_input is not None:
             try:
@@ -265,6 +266,6 @@ async def async_create_fix_flow(
     """Return the flow that mends an issue."""
     data = data or {}
     entry_id, subentry_id = str(data.get("entry_id")), str(data.get(CONF_SUBENTRY_ID))
-    if data.get("issue") in {"key_missing", "key_wrong"}:
+    if data.get("issue") in {name for name, _ in _KEY_ISSUES.values()}:
         return KeyFlow(entry_id, subentry_id)
     return NewClientIdFlow(entry_id, subentry_id)

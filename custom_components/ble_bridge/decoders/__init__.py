@@ -123,6 +123,10 @@ class Decoders:
             self._on_wanted(name)
         return False
 
+    def was_loaded(self, source: Source) -> bool:
+        """Tell whether a source is loaded, or cannot be."""
+        return source.name in self._loaded or source.name in self._unavailable
+
     def make(self, source: Source, key: bytes | None) -> Decoder:
         """Return a new decoder of a source that is loaded."""
         if source.make is None:
@@ -191,6 +195,16 @@ class DeviceDecoder:
             if source.counter is not None:
                 return source.counter(packet)
         return None
+
+    def recognise(self, advertisement: Advertisement) -> tuple[str, bool] | None:
+        """Return what a packet's device is, and whether its key is needed; None if unknown."""
+        try:
+            decoded = self.decode(advertisement)
+        except KeyMissing:
+            return (self.source.title, True) if self.source else None
+        except DecodeError:
+            return None
+        return (decoded.model, False) if decoded else None
 
     def decode(self, advertisement: Advertisement) -> Decoded | None:
         """Return what a packet says, or None if it says nothing that is known.
