@@ -24,6 +24,7 @@ from .layouts.raw import Heartbeat, bridge_topic, scanner_topic
 from .layouts.topics import encode_topic
 from .layouts.values import ValuesLayout
 from .records import (
+    DEVICE_KINDS,
     Alert,
     Connectivity,
     Error,
@@ -52,7 +53,7 @@ _KINDS: Final[dict[type[Record], RecordKind]] = {
 }
 # QoS and retain of each kind of record, as they are stored: "1_retain".
 DEFAULT_DELIVERY: Final[dict[str, dict[RecordKind, str]]] = {
-    CONF_FIELDS: dict.fromkeys(RecordKind, "0"),
+    CONF_FIELDS: dict.fromkeys(DEVICE_KINDS, "0"),
     CONF_VALUES: {RecordKind.READING: "1_retain"},
 }
 DELIVERIES: Final = ("0", "0_retain", "1", "1_retain", "2", "2_retain")

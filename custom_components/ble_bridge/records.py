@@ -11,10 +11,12 @@ Their times are Unix times in seconds.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
 from habluetooth import BluetoothServiceInfoBleak as Advertisement
 
 __all__ = [
+    "DEVICE_KINDS",
     "Advertisement",
     "Alert",
     "Connectivity",
@@ -35,12 +37,23 @@ type Value = float | int | str | bool | list[Value] | dict[str, Value]
 
 
 class RecordKind(StrEnum):
-    """The kinds of records that tell of devices."""
+    """The kinds of records; a message is what the user had published."""
 
+    ADVERTISEMENT = "advertisement"
     READING = "reading"
     ALERT = "alert"
     ERROR = "error"
     CONNECTIVITY = "connectivity"
+    MESSAGE = "message"
+
+
+# Those that tell of devices which the user has added.
+DEVICE_KINDS: Final = (
+    RecordKind.READING,
+    RecordKind.ALERT,
+    RecordKind.ERROR,
+    RecordKind.CONNECTIVITY,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,28 +145,38 @@ class Scanner:
 
 @dataclass(slots=True, eq=False)
 class Tally:
-    """What became of one scanner's advertisements at one destination.
+    """What became of records of one kind, or of one scanner's, at one destination.
 
-    `received = sent + dropped + waiting` holds at any moment: `away` were dropped while
-    the broker was away, `overflow` made room for newer ones, `failed` were rejected (by
-    the layout or by the broker); the rest wait.
+    `received = acknowledged + sent + dropped + waiting` holds at any moment. `sent` are those
+    that went out at QoS 0, which nobody confirms. Of the dropped ones `away` came while the
+    destination was away and were not to wait, `overflow` made room for newer ones, `expired`
+    waited for too long, `refused` were set aside since the destination does not take them,
+    and `failed` could not be put into a message, or were lost with the disk.
     """
 
     received: int = 0
+    acknowledged: int = 0
     sent: int = 0
     away: int = 0
     overflow: int = 0
+    expired: int = 0
+    refused: int = 0
     failed: int = 0
+
+    @property
+    def delivered(self) -> int:
+        """Return how many went out, confirmed or not."""
+        return self.acknowledged + self.sent
 
     @property
     def dropped(self) -> int:
         """Return how many were dropped, for whatever reason."""
-        return self.away + self.overflow + self.failed
+        return self.away + self.overflow + self.expired + self.refused + self.failed
 
     @property
     def waiting(self) -> int:
-        """Return how many are neither sent nor dropped yet."""
-        return self.received - self.sent - self.dropped
+        """Return how many are neither delivered nor dropped yet."""
+        return self.received - self.acknowledged - self.sent - self.dropped
 
 
 @dataclass(slots=True, eq=False)
