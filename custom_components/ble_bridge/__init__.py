@@ -7,7 +7,7 @@ from homeassistant.core import Event, HomeAssistant
 from homeassistant.helpers import config_validation as cv
 
 from . import repairs
-from .bridge import BleBridgeConfigEntry, Bridge, async_clear_retained
+from .bridge import BleBridgeConfigEntry, Bridge, async_clear_retained, remove_stores
 from .const import CONF_FORMATS, DOMAIN
 from .device_store import DeviceStore
 from .scanners import BridgeStore
@@ -27,6 +27,7 @@ async def async_setup_entry(hass: HomeAssistant, entry: BleBridgeConfigEntry) ->
         own_formats, entry.options.get(CONF_FORMATS, "")
     )
     bridge = entry.runtime_data = Bridge(hass, entry, store, device_store, formats)
+    await bridge.async_open()
     await hass.config_entries.async_forward_entry_setups(entry, PLATFORMS)
     bridge.start()
 
@@ -80,3 +81,4 @@ async def async_remove_entry(hass: HomeAssistant, entry: BleBridgeConfigEntry) -
     finally:
         await store.async_remove()
         await DeviceStore(hass).async_remove()
+        await hass.async_add_executor_job(remove_stores, hass)

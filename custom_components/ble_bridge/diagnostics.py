@@ -22,7 +22,7 @@ from .const import (
 )
 from .destinations.outbox import MAX_BYTES, MAX_MESSAGES
 from .device import Device
-from .records import Scanner
+from .records import RecordKind, Scanner, Tally
 
 REDACTED: Final = {
     CONF_ADDRESS,
@@ -46,7 +46,8 @@ async def async_get_config_entry_diagnostics(
 ) -> dict[str, Any]:
     """Return what a bug report needs.
 
-    For each destination, `received = filtered + sent + dropped + waiting`.
+    For each destination and kind of record, `received = acknowledged + sent + dropped +
+    waiting`; what is dropped is told by reason.
     """
     bridge = entry.runtime_data
     scanners = list(bridge.scanners.by_source.values())
@@ -92,18 +93,33 @@ async def async_get_config_entry_diagnostics(
                 "latency_ms": destination.latency,
                 "bytes_sent": destination.outbox.bytes_sent,
                 "queue": {
-                    "messages": destination.outbox.waiting,
+                    "messages": destination.outbox.passing,
                     "limit_messages": MAX_MESSAGES,
                     "limit_bytes": MAX_BYTES,
                 },
                 "counters": asdict(destination.totals(scanners)),
                 "records": {
-                    kind: {**asdict(tally), "waiting": tally.waiting}
-                    for kind, tally in bridge.publishers[subentry_id].tallies.items()
+                    kind.value: _tally(destination.tally(kind)) for kind in RecordKind
+                },
+                "delivery": {
+                    "waiting": destination.delivery.waiting,
+                    "stored_records": destination.delivery.stored[0],
+                    "stored_bytes": destination.delivery.stored[1],
+                    "refused_topics": len(destination.delivery.refused),
+                    "set_aside": [
+                        {
+                            "kind": parcel.kind,
+                            "reason": parcel.refusal,
+                            "tries": parcel.tries,
+                            "messages": len(parcel.messages),
+                            "bytes": parcel.size,
+                        }
+                        for parcel in destination.delivery.set_aside
+                    ],
                 },
                 "retained": len(bridge.store.data["retained"][subentry_id]),
                 "scanners": {
-                    _scanner_id(scanner): {**asdict(tally), "waiting": tally.waiting}
+                    _scanner_id(scanner): _tally(tally)
                     for scanner, tally in destination.tallies.items()
                 },
             }
@@ -111,6 +127,11 @@ async def async_get_config_entry_diagnostics(
         ],
         "devices": [_device(entry, device) for device in bridge.devices.by_id.values()],
     }
+
+
+def _tally(tally: Tally) -> dict[str, int]:
+    """Return what became of records, and how many wait."""
+    return {**asdict(tally), "waiting": tally.waiting}
 
 
 def _device(entry: BleBridgeConfigEntry, device: Device) -> dict[str, Any]:

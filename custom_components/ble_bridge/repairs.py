@@ -269,3 +269,11 @@ async def async_create_fix_flow(
     if data.get("issue") in {name for name, _ in _KEY_ISSUES.values()}:
         return KeyFlow(entry_id, subentry_id)
     return NewClientIdFlow(entry_id, subentry_id)
+
+
+def async_update_refusals(hass: Any, entry: Any, subentry: Any, problems: Any) -> None:
+    pass
+
+
+def async_update_store(hass: Any, entry: Any, subentry: Any, problem: Any) -> None:
+    pass

@@ -104,7 +104,7 @@ DESTINATION_SENSORS = (
         key="messages",
         translation_key="messages",
         state_class=SensorStateClass.TOTAL_INCREASING,
-        value_fn=lambda destination: destination.sent,
+        value_fn=lambda destination: destination.delivered,
     ),
     DestinationSensorDescription(
         key="bytes",

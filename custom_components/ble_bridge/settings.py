@@ -44,6 +44,7 @@ from .decoders.format_table import FormatError, parse_formats
 from .decoders.formats import Format
 from .destinations.errors import ConnectError, Problem
 from .destinations.mqtt_connection import MqttProtocol, MqttSettings
+from .destinations.policy import DEFAULT_POLICIES, DeliverySettings, Policy
 from .device import DEFAULT_PATH_LOSS, DeviceSettings
 from .layouts.topics import safe_part
 from .records import Advertisement
@@ -95,6 +96,16 @@ def mqtt_settings(hass: HomeAssistant, data: Mapping[str, Any]) -> MqttSettings:
         websocket_path=theirs.get("ws_path", "/") if websockets else None,
         websocket_headers=theirs.get("ws_headers", {}) if websockets else {},
         **ours,
+    )
+
+
+def delivery_settings(data: Mapping[str, Any]) -> DeliverySettings:
+    said = data.get("delivery") or {}
+    return DeliverySettings(
+        policies={
+            kind: Policy(said.get(kind.value, policy))
+            for kind, policy in DEFAULT_POLICIES.items()
+        }
     )
 
 

@@ -26,6 +26,12 @@ class Problem(StrEnum):
     CONNECTION_LOST = "connection_lost"
     REJECTED = "rejected"
     INVALID_DATA = "invalid_data"
+    NOT_AUTHORIZED = "not_authorized"
+    QUOTA_EXCEEDED = "quota_exceeded"
+    TOO_LARGE = "too_large"
+    TIMED_OUT = "timed_out"
+    STORE_FAILED = "store_failed"
+    STORE_CORRUPT = "store_corrupt"
     UNEXPECTED = "unexpected"
 
 

@@ -71,6 +71,60 @@ _ENDINGS: Final = {
 }
 
 
+# The user property of a message that may have been sent before.
+RESEND_PROPERTY: Final = "is_resend"
+
+
+class _Info:
+    """What paho tells of a message's fate; nobody waits for it here."""
+
+    def _set_as_published(self) -> None:
+        """Take note of nothing."""
+
+
+class _Outgoing:
+    """A packet that was written ready-made, as far as paho needs to know of it.
+
+    One stands for all of its QoS: paho writes state and time, and reads neither.
+    """
+
+    def __init__(self, qos: int) -> None:
+        """Initialize with the QoS."""
+        self.qos = qos
+        self.state: object = None
+        self.timestamp = 0.0
+        self.info = _Info()
+
+
+_OUTGOING: Final = {1: _Outgoing(1), 2: _Outgoing(2)}
+
+
+def publish_properties(
+    user_properties: tuple[tuple[str, str], ...], message_expiry: int | None
+) -> bytes:
+    """Return the properties of a PUBLISH packet with their length (MQTT 5, 3.3.2.3)."""
+    properties = b""
+    if message_expiry is not None:
+        properties += b"\x02" + message_expiry.to_bytes(4)
+    for texts in user_properties:
+        properties += b"\x26"
+        for text in texts:
+            encoded = text.encode()
+            properties += len(encoded).to_bytes(2) + encoded
+    return remaining_length(len(properties)) + properties
+
+
+def remaining_length(length: int) -> bytes:
+    """Return a length as a variable byte integer (MQTT 5, 1.5.5)."""
+    digits = bytearray()
+    while True:
+        length, digit = divmod(length, 128)
+        if not length:
+            digits.append(digit)
+            return bytes(digits)
+        digits.append(digit | 0x80)
+
+
 class MqttProtocol(StrEnum):
     """The version of MQTT to speak; AUTO is 5, and 3.1.1 where the broker knows no other."""
 
@@ -157,6 +211,14 @@ class MqttConnection:
         # that nothing of paho's own comes between its bytes. Where a paho has it not,
         # batches are not written at all, and each message goes through its `publish`.
         self._queue: Callable[..., Any] | None = getattr(client, "_packet_queue", None)
+        # paho's private table of what is not acknowledged yet: an entry in it is all that
+        # paho needs to do its part for a ready-made packet at QoS 1 or 2.
+        self._outgoing: dict[int, Any] | None = getattr(client, "_out_messages", None)
+        self.message_expiry: int | None = None
+        self._user_properties: tuple[tuple[str, str], ...] = ()
+        self._publish_head = b"\0" if protocol is MqttProtocol.V5 else b""
+        if protocol is MqttProtocol.V5:
+            self._hear_refusals()
 
     # --- opening ------------------------------------------------------------------------
 
@@ -192,12 +254,47 @@ class MqttConnection:
     @property
     def can_batch(self) -> bool:
         """Tell whether ready-made packets can be written."""
-        return self._queue is not None
+        return self._queue is not None and self._outgoing is not None
 
     @property
     def publish_head(self) -> bytes:
-        """Return what stands between topic and payload of a QoS 0 PUBLISH packet."""
-        return b"\0" if self.protocol is MqttProtocol.V5 else b""
+        """Return what stands between topic and payload of a PUBLISH packet.
+
+        At QoS 1 and 2 the packet identifier comes before it (MQTT 5, 3.3.2).
+        """
+        return self._publish_head
+
+    def head_for(self, waited: float, *, is_resend: bool) -> bytes:
+        """Return the same for a message that has waited (s), and may have been sent before."""
+        if self.protocol is not MqttProtocol.V5:
+            return b""
+        expiry = self.message_expiry
+        left = None if expiry is None else max(1, round(expiry - waited))
+        mark = ((RESEND_PROPERTY, "true"),) if is_resend else ()
+        return publish_properties((*self._user_properties, *mark), left)
+
+    def use_properties(
+        self, user_properties: tuple[tuple[str, str], ...], message_expiry: int | None
+    ) -> None:
+        """Publish with properties (MQTT 5 only): names and values, and an expiry (s)."""
+        if self.protocol is MqttProtocol.V5:
+            self._user_properties = user_properties
+            self.message_expiry = message_expiry
+            self._publish_head = publish_properties(user_properties, message_expiry)
+
+    def reserve(self, qos: int) -> int:
+        """Return the packet identifier of a ready-made packet at QoS 1 or 2.
+
+        paho sees to its acknowledgement as if it had sent the packet itself.
+        """
+        client = self._client
+        assert self._outgoing is not None
+        mid = client._mid_generate()  # noqa: SLF001
+        while mid in self._outgoing:
+            mid = client._mid_generate()  # noqa: SLF001
+        self._outgoing[mid] = _OUTGOING[qos]
+        client._inflight_messages += 1  # noqa: SLF001
+        return mid
 
     def write(self, batch: bytes) -> int | None:
         """Write ready-made packets; return None when all of them are written.
@@ -215,11 +312,13 @@ class MqttConnection:
                 pass  # paho meets the same when it writes the rest, and ends the connection
             if written == len(batch):
                 return None
-        if self._queue is None:
+        if self._queue is None or self._outgoing is None:
             raise RuntimeError("Batches need paho's queue")
-        info = MQTTMessageInfo(self._client._mid_generate())  # noqa: SLF001
-        self._queue(0x30, batch[written:], info.mid, 0, info)
-        return info.mid
+        mid = self._client._mid_generate()  # noqa: SLF001
+        while mid in self._outgoing:
+            mid = self._client._mid_generate()  # noqa: SLF001
+        self._queue(0x30, batch[written:], mid, 0, MQTTMessageInfo(mid))
+        return mid
 
     def publish(
         self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False
@@ -235,6 +334,28 @@ class MqttConnection:
             topic, payload, qos=min(qos, self.maximum_qos), retain=retain
         )
         return info.mid
+
+    def _hear_refusals(self) -> None:
+        """Have a refused QoS 2 message told as such.
+
+        paho 2.1 overlooks the reason code of PUBREC and goes on as if all was well; Mosquitto
+        then confirms what it has thrown away.
+        """
+        client = self._client
+        handle: Callable[[], MQTTErrorCode] = getattr(client, "_handle_pubrec", None)  # type: ignore[assignment]
+
+        def handle_pubrec() -> MQTTErrorCode:
+            packet: bytes = getattr(client, "_in_packet", {}).get("packet", b"")
+            if len(packet) > 2 and packet[2] >= 0x80 and self._outgoing is not None:
+                mid = int.from_bytes(packet[:2])
+                if self._outgoing.pop(mid, None) is not None:
+                    client._inflight_messages -= 1  # noqa: SLF001
+                    if self.listener is not None:
+                        self.listener.on_refused(mid, packet[2])
+                return MQTTErrorCode.MQTT_ERR_SUCCESS
+            return handle()
+
+        client._handle_pubrec = handle_pubrec  # type: ignore[method-assign]  # noqa: SLF001
 
     # --- closing ------------------------------------------------------------------------
 
