@@ -406,7 +406,10 @@ async def test_qos_1_waits_and_is_sent_again(
     ("packet", "problem"),
     [
         (b"\xe0\x01\x8b", "connection_lost"),
-        (b"\xe0\x01\x97", "refused"),
+        (b"\xe0\x01\x97", "quota_exceeded"),
+        (b"\xe0\x01\x87", "not_authorized"),
+        (b"\xe0\x01\x95", "too_large"),
+        (b"\xe0\x01\x99", "refused"),
         (b"\xe0\x02\x8e\x00", "client_id_taken"),
         (b"\xe0\x00", "connection_lost"),
         (b"\x00\x00", "connection_lost"),

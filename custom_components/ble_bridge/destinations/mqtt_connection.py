@@ -11,11 +11,9 @@ import contextlib
 from dataclasses import dataclass, field
 from enum import StrEnum
 import logging
-from pathlib import Path
 import secrets
 import socket
 import ssl
-import tempfile
 import threading
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
@@ -26,6 +24,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from .errors import ConnectError, Problem
+from .tls import TlsContext, tls_context
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -57,16 +56,19 @@ _REFUSALS: Final = {
     0x88: Problem.SERVER_UNAVAILABLE,
     0x89: Problem.SERVER_UNAVAILABLE,
     0x8C: Problem.INVALID_AUTH,
-    0x97: Problem.SERVER_UNAVAILABLE,
+    0x97: Problem.QUOTA_EXCEEDED,
     0x9F: Problem.SERVER_UNAVAILABLE,
 }
 # Why a connection ended: reason codes of DISCONNECT (MQTT 5, 3.14.2.1), the broker's or
 # paho's own; any other one from the broker says that we did what it does not allow.
 _ENDINGS: Final = {
     0x00: Problem.CONNECTION_LOST,
+    0x87: Problem.NOT_AUTHORIZED,
     0x8B: Problem.CONNECTION_LOST,
     0x8D: Problem.NO_ANSWER,
     0x8E: Problem.CLIENT_ID_TAKEN,
+    0x95: Problem.TOO_LARGE,
+    0x97: Problem.QUOTA_EXCEEDED,
     0x98: Problem.CONNECTION_LOST,
 }
 
@@ -150,6 +152,8 @@ class MqttSettings:
     protocol: MqttProtocol = MqttProtocol.AUTO
     tls: bool = False
     tls_insecure: bool = False
+    server_name: str | None = None
+    alpn: tuple[str, ...] = ()
     ca: str | None = field(default=None, repr=False)
     client_certificate: str | None = field(default=None, repr=False)
     client_key: str | None = field(default=None, repr=False)
@@ -196,7 +200,7 @@ class MqttConnection:
         self.receive_maximum = MAX_INFLIGHT
         self.server_keepalive: int | None = None
         # paho masks websocket frames byte by byte: a large batch would hold up the loop.
-        plain = type(sock) in (socket.socket, ssl.SSLSocket)
+        plain = isinstance(sock, socket.socket)
         self.batch_size = _BATCH if plain else _WEBSOCKET_BATCH
         self.listener: ConnectionListener | None = None
         self._client = client
@@ -225,7 +229,7 @@ class MqttConnection:
     async def async_open(self) -> None:
         """Wait for the broker's answer to CONNECT; raises ConnectError."""
         client = self._client
-        if type(self._sock) in (socket.socket, ssl.SSLSocket):
+        if isinstance(self._sock, socket.socket):
             # Batches are gathered here; Nagle's algorithm would hold them up again.
             with contextlib.suppress(OSError):
                 self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -454,14 +458,22 @@ class MqttConnection:
             self._connack.set_result(reason)
 
     def _on_disconnect(
-        self, _client: Client, _data: Any, flags: Any, reason: ReasonCode, _props: Any
+        self,
+        _client: Client,
+        context: TlsContext | None,
+        flags: Any,
+        reason: ReasonCode,
+        _props: Any,
     ) -> None:
         """Tell why the connection ended."""
         if not self._connack.done():
             # A CONNACK that paho could not read is the refusal of a version by a broker
             # that speaks another; anything else was not MQTT.
             understood = self._heard[:1] == b"\x20"
-            self._end(Problem.PROTOCOL_UNSUPPORTED if understood else Problem.NOT_MQTT)
+            self._end(
+                _told(context)
+                or (Problem.PROTOCOL_UNSUPPORTED if understood else Problem.NOT_MQTT)
+            )
         elif flags.is_disconnect_packet_from_server:
             self._end(_ENDINGS.get(self._told_reason(reason), Problem.REFUSED))
         else:
@@ -612,14 +624,23 @@ class MqttConnector:
                 raise ConnectionAbortedError
 
         client.on_socket_open = on_socket_open
+        context: TlsContext | None = None
         properties = None
         if version_5 and not settings.clean_session:
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
             properties.SessionExpiryInterval = 3600
         try:
             if settings.tls:
-                client.tls_set_context(_tls_context(settings))
-                client.tls_insecure_set(settings.tls_insecure)
+                context = tls_context(
+                    ca=settings.ca,
+                    client_certificate=settings.client_certificate,
+                    client_key=settings.client_key,
+                    insecure=settings.tls_insecure,
+                    server_name=settings.server_name,
+                    alpn=settings.alpn,
+                )
+                client.tls_set_context(context)
+                client.user_data_set(context)
             if version_5:
                 client.connect(
                     settings.host,
@@ -632,12 +653,10 @@ class MqttConnector:
                 client.connect(settings.host, settings.port, self._keepalive)
         except socket.gaierror, UnicodeError:
             raise ConnectError(Problem.CANNOT_RESOLVE) from None
-        except ssl.SSLCertVerificationError as err:
-            raise ConnectError(Problem.CERTIFICATE_UNTRUSTED) from err
         except ssl.SSLError as err:
-            raise ConnectError(Problem.TLS_FAILED) from err
+            raise ConnectError(_told(context) or Problem.TLS_FAILED) from err
         except WebsocketConnectionError as err:
-            raise ConnectError(Problem.NOT_MQTT) from err
+            raise ConnectError(_told(context) or Problem.NOT_MQTT) from err
         except TimeoutError as err:
             handshake = settings.tls or settings.websocket_path is not None
             raise ConnectError(
@@ -646,11 +665,19 @@ class MqttConnector:
         except ConnectionResetError as err:
             # What hangs up in the middle of a handshake knows no TLS.
             raise ConnectError(
-                Problem.TLS_FAILED if settings.tls else Problem.CANNOT_CONNECT
+                _told(context)
+                or (Problem.TLS_FAILED if settings.tls else Problem.CANNOT_CONNECT)
             ) from err
         except (OSError, ValueError) as err:
-            raise ConnectError(Problem.CANNOT_CONNECT) from err
+            raise ConnectError(_told(context) or Problem.CANNOT_CONNECT) from err
+        if client.socket() is None:  # It was closed before CONNECT was written
+            raise ConnectError(_told(context) or Problem.CANNOT_CONNECT)
         return client
+
+
+def _told(context: TlsContext | None) -> Problem | None:
+    """Return what the broker had against us, if it said so."""
+    return context.problem if context is not None else None
 
 
 def _make_websocket_wait(sock: Any) -> None:
@@ -666,22 +693,6 @@ def _make_websocket_wait(sock: Any) -> None:
         return written
 
     sock.send = send_frame
-
-
-def _tls_context(settings: MqttSettings) -> ssl.SSLContext:
-    """Return what the broker's certificate is checked against; blocks."""
-    context = ssl.create_default_context(cadata=settings.ca)
-    if settings.tls_insecure:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    if settings.client_certificate and settings.client_key:
-        # OpenSSL reads a certificate from a file only.
-        with tempfile.TemporaryDirectory() as directory:
-            certificate, key = Path(directory, "certificate"), Path(directory, "key")
-            certificate.write_text(settings.client_certificate)
-            key.write_text(settings.client_key)  # The directory is for our eyes only
-            context.load_cert_chain(certificate, key)
-    return context
 
 
 def _close_unwanted(opening: Future[Client] | asyncio.Future[Client]) -> None:
