@@ -35,12 +35,6 @@ class Problem(StrEnum):
     STORE_FAILED = "store_failed"
     STORE_CORRUPT = "store_corrupt"
     INVALID_DATA = "invalid_data"
-    NOT_AUTHORIZED = "not_authorized"
-    QUOTA_EXCEEDED = "quota_exceeded"
-    TOO_LARGE = "too_large"
-    TIMED_OUT = "timed_out"
-    STORE_FAILED = "store_failed"
-    STORE_CORRUPT = "store_corrupt"
     UNEXPECTED = "unexpected"
 
 
