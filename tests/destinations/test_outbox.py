@@ -36,7 +36,7 @@ from custom_components.ble_bridge.destinations.policy import (
     DeliverySettings,
     Policy,
 )
-from custom_components.ble_bridge.destinations.store import RecordStore
+from custom_components.ble_bridge.destinations.store import RecordStore, StoreError
 from custom_components.ble_bridge.layouts.topics import encode_topic
 from custom_components.ble_bridge.records import RecordKind, Route, Tally
 
@@ -324,7 +324,7 @@ class InlineLoop(asyncio.SelectorEventLoop):
         future = self.create_future()
         try:
             future.set_result(func(*args))
-        except Exception as err:
+        except StoreError as err:
             future.set_exception(err)
         return future
 
@@ -381,7 +381,7 @@ class RecordMachine(RuleBasedStateMachine):
             self.tallies,
             self.loop.time,
             lambda at: at,
-            lambda: self.outbox.wake(),
+            lambda: self.outbox.wake(),  # noqa: PLW0108 - it is made later
             lambda _: None,
         )
         self.store = RecordStore(

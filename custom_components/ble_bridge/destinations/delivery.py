@@ -568,7 +568,8 @@ class Delivery(JournalListener):
 
     def _count_lost(self, contents: Contents) -> None:
         """Count what a damaged file cost; what is in memory is written once more."""
-        assert self.journal is not None
+        if (journal := self.journal) is None:
+            return
         saved = {RecordKind(kind): count for kind, count in contents.waiting.items()}
         size = contents.size
         for number, parcel in list(self._rows.items()):
@@ -579,9 +580,9 @@ class Delivery(JournalListener):
             del self._rows[number]
             parcel.row = None
             size += parcel.size
-            self.journal.insert(parcel, is_urgent=True)
+            journal.insert(parcel, is_urgent=True)
         for kind, expected in tuple(self._unread.items()):
-            written = expected - self.journal.count_spilled(kind)
+            written = expected - journal.count_spilled(kind)
             self._lose(kind, written - saved.get(kind, 0))
         self._stored_size = size
 
@@ -607,7 +608,8 @@ class Delivery(JournalListener):
 
     @override
     def on_page(self, page: Page) -> None:
-        assert self.journal is not None
+        if (journal := self.journal) is None:
+            return
         self._page_wanted = False
         self._read_after = page.last
         for row in page.rows:
@@ -622,7 +624,7 @@ class Delivery(JournalListener):
                 self._durable.put(parcel)
         if page.is_end:
             for kind, count in tuple(self._unread.items()):
-                lost = count - self.journal.count_spilled(kind)
+                lost = count - journal.count_spilled(kind)
                 if lost > 0:
                     self._lose(kind, lost)
                     self._on_store(Problem.STORE_CORRUPT)

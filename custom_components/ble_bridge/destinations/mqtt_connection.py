@@ -291,14 +291,19 @@ class MqttConnection:
 
         paho sees to its acknowledgement as if it had sent the packet itself.
         """
-        client = self._client
-        assert self._outgoing is not None
-        mid = client._mid_generate()  # noqa: SLF001
-        while mid in self._outgoing:
-            mid = client._mid_generate()  # noqa: SLF001
-        self._outgoing[mid] = _OUTGOING[qos]
-        client._inflight_messages += 1  # noqa: SLF001
+        outgoing, mid = self._generate()
+        outgoing[mid] = _OUTGOING[qos]
+        self._client._inflight_messages += 1  # noqa: SLF001
         return mid
+
+    def _generate(self) -> tuple[dict[int, Any], int]:
+        """Return paho's table of what is unacknowledged, and a number that is free there."""
+        if (outgoing := self._outgoing) is None:
+            raise RuntimeError("Ready-made packets need paho's private parts")
+        mid = self._client._mid_generate()  # noqa: SLF001
+        while mid in outgoing:
+            mid = self._client._mid_generate()  # noqa: SLF001
+        return outgoing, mid
 
     def write(self, batch: bytes) -> int | None:
         """Write ready-made packets; return None when all of them are written.
@@ -316,11 +321,9 @@ class MqttConnection:
                 pass  # paho meets the same when it writes the rest, and ends the connection
             if written == len(batch):
                 return None
-        if self._queue is None or self._outgoing is None:
+        if self._queue is None:
             raise RuntimeError("Batches need paho's queue")
-        mid = self._client._mid_generate()  # noqa: SLF001
-        while mid in self._outgoing:
-            mid = self._client._mid_generate()  # noqa: SLF001
+        _, mid = self._generate()
         self._queue(0x30, batch[written:], mid, 0, MQTTMessageInfo(mid))
         return mid
 

@@ -448,7 +448,7 @@ class Outbox:
             self._measure(now - message.accepted)
             self.delivery.confirm(message)
         else:
-            route, payload, sent = message
+            route, _, sent = message
             if route.qos and self._connection and self._connection.maximum_qos:
                 route.tally.acknowledged += 1
             else:

@@ -45,7 +45,9 @@ MIGRATIONS: Final[tuple[str, ...]] = (
     """,
 )
 _CORRUPT: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
-_COLUMNS: Final = "id, kind, device, accepted, refusal, messages, checksum"
+_SELECT: Final = (
+    "SELECT id, kind, device, accepted, refusal, messages, checksum FROM records"
+)
 
 
 class StoreError(Exception):
@@ -251,8 +253,7 @@ class RecordStore:
         """
         with _translated():
             columns = self._open_database.execute(
-                f"SELECT {_COLUMNS} FROM records WHERE id > ? AND refusal IS NULL"
-                " ORDER BY id LIMIT ?",
+                f"{_SELECT} WHERE id > ? AND refusal IS NULL ORDER BY id LIMIT ?",
                 (after, limit),
             ).fetchall()
         rows = [row for found in columns if (row := _row(found)) is not None]
@@ -337,7 +338,7 @@ class RecordStore:
                     database.execute("DELETE FROM records WHERE kind IS ?", (kind,))
                     contents.damaged = True
             refused = database.execute(
-                f"SELECT {_COLUMNS} FROM records WHERE refusal IS NOT NULL ORDER BY id"
+                f"{_SELECT} WHERE refusal IS NOT NULL ORDER BY id"
             ).fetchall()
         contents.refused = [
             row
@@ -397,9 +398,7 @@ class RecordStore:
                 suppress(sqlite3.Error),
                 closing(sqlite3.connect(self.path, isolation_level=None)) as database,
             ):
-                for found in database.execute(
-                    f"SELECT {_COLUMNS} FROM records ORDER BY id {order}"
-                ):
+                for found in database.execute(f"{_SELECT} ORDER BY id {order}"):
                     row = _row(found)
                     if row is not None and row.kind in self._kinds:
                         yield row
