@@ -25,12 +25,18 @@ from homeassistant.util.yaml import load_yaml_dict
 import pytest
 from pytest_homeassistant_custom_component.common import MockConfigEntry
 
-from custom_components.ble_bridge import binary_sensor, event, sensor
+from custom_components.ble_bridge import (
+    actions as actions_module,
+    binary_sensor,
+    event,
+    sensor,
+)
 from custom_components.ble_bridge.alerts import RuleKind
 from custom_components.ble_bridge.const import DOMAIN
 from custom_components.ble_bridge.decoders.fields import FIELDS, Field, Kind
 from custom_components.ble_bridge.decoders.sources import LIBRARIES
 from custom_components.ble_bridge.destinations.errors import Problem
+from custom_components.ble_bridge.destinations.parcels import Outcome
 from custom_components.ble_bridge.system_health import system_health_info
 
 from .conftest import SimulatedScanner, destination_data
@@ -68,7 +74,7 @@ OF_DESTINATIONS = {"broker", "qos", "protocol", "delivery"}
 OF_ALERTS = {"alert_kind"}
 PLACEHOLDERS = {
     *("address", "base", "destination", "device", "found", "problem", "scanner"),
-    *("shown", "url", "value"),
+    *("shown", "url", "value", "waiting"),
 }
 
 
@@ -435,7 +441,7 @@ def test_entities() -> None:
     found = described()
     assert len(found) > len(FIELDS)
     entities, icons = TEXTS["entity"], read("icons.json")
-    assert set(icons) == {"entity"}
+    assert set(icons) == {"entity", "services"}
     assert set(entities) == set(icons["entity"]) == {platform for platform, _ in found}
     for (platform, key), item in found.items():
         told = entities[platform].get(key)
@@ -478,6 +484,23 @@ def test_events() -> None:
         assert set(event._EVENT_TYPES.get(name, ())) <= set(states)
 
 
+def test_actions() -> None:
+    """Each action and each of its fields has a name, a description and an icon."""
+    actions: dict[str, Any] = load_yaml_dict(INTEGRATION / "services.yaml")
+    told = TEXTS["services"]
+    assert set(told) == set(actions) == set(read("icons.json")["services"])
+    for name, action in actions.items():
+        assert set(told[name]["fields"]) == set(action["fields"])
+        for text in (told[name], *told[name]["fields"].values()):
+            assert text["name"]
+            assert text["description"]
+    outcomes = {f"publish_{o}" for o in Outcome if o not in actions_module._DELIVERED}
+    assert outcomes < set(TEXTS["exceptions"])
+    source = Path(actions_module.__file__).read_text()
+    for key in set(TEXTS["exceptions"]) - outcomes - {"publish_waiting"}:
+        assert f'"{key}"' in source
+
+
 async def test_system_health(hass: HomeAssistant, entry: ConfigEntry[Any]) -> None:
     """Each line of System Health has a name, with a bridge and without."""
     with_bridge = await system_health_info(hass)
@@ -498,7 +521,7 @@ def test_texts_are_plain() -> None:
         parts = path.split(".")
         # What explains is made of sentences; what names is not.
         explains = parts[-1] == "description" or bool(
-            {"data_description", "error", "abort"} & set(parts[:-1])
+            {"data_description", "error", "abort", "exceptions"} & set(parts[:-1])
         )
         assert text.endswith(".") is explains, path
         if parts[0] in ("entity", "selector", "system_health"):

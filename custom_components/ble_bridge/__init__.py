@@ -5,8 +5,10 @@ import asyncio
 from homeassistant.const import EVENT_HOMEASSISTANT_STOP, Platform
 from homeassistant.core import Event, HomeAssistant
 from homeassistant.helpers import config_validation as cv
+from homeassistant.helpers.typing import ConfigType
 
 from . import repairs
+from .actions import async_setup_actions
 from .bridge import BleBridgeConfigEntry, Bridge, async_clear_retained, remove_stores
 from .const import CONF_FORMATS, DOMAIN
 from .device_store import DeviceStore
@@ -15,6 +17,12 @@ from .settings import own_formats
 
 CONFIG_SCHEMA = cv.config_entry_only_config_schema(DOMAIN)
 PLATFORMS = [Platform.BINARY_SENSOR, Platform.EVENT, Platform.SENSOR]
+
+
+async def async_setup(hass: HomeAssistant, _config: ConfigType) -> bool:
+    """Set up the actions; an automation may name them before there is a bridge."""
+    async_setup_actions(hass)
+    return True
 
 
 async def async_setup_entry(hass: HomeAssistant, entry: BleBridgeConfigEntry) -> bool:

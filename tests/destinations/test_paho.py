@@ -162,6 +162,7 @@ async def test_without_the_queue(
             outbox.put(route, b"%d" % number)
         await subscriber.wait_for(lambda s: len(s.messages) == 500)
         await outbox.async_drain(1)
+        outbox.close()
     assert [message.payload for message in subscriber.messages] == [
         b"%d" % number for number in range(500)
     ]
