@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -141,38 +142,84 @@ async def websockets(
 
 
 class Certificate(NamedTuple):
-    """A certificate that signs itself, and its key, in files (PEM)."""
+    """A certificate and its key, in files (PEM)."""
 
     path: Path
     key: Path
 
 
-def make_certificate(
-    directory: Path, host: str = "127.0.0.1", *, expired: bool = False
-) -> Certificate:
-    """Make a certificate for a host."""
+@dataclass
+class Authority:
+    """An authority that signs certificates, as people make them at home."""
+
+    path: Path
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey
+
+    def issue(
+        self, name: str, *, expired: bool = False, days: float = 1
+    ) -> Certificate:
+        """Sign a certificate for a host or a client, by default for one day."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = _builder(
+            name, key, days=-1 if expired else days, issuer=self.certificate.subject
+        )
+        return _write(
+            self.path.parent,
+            f"{name}-{expired}-{days}",
+            certificate.sign(self.key, hashes.SHA256()),
+            key,
+        )
+
+
+def make_authority(
+    directory: Path, name: str = "Home", *, days: float = 1
+) -> Authority:
+    """Make an authority, by default for one day."""
     key = ec.generate_private_key(ec.SECP256R1())
+    certificate = (
+        _builder(name, key, days=days)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    path = _write(directory, f"{name}-{days}", certificate, key).path
+    return Authority(path, certificate, key)
+
+
+def _builder(
+    host: str,
+    key: ec.EllipticCurvePrivateKey,
+    *,
+    days: float,
+    issuer: x509.Name | None = None,
+) -> x509.CertificateBuilder:
+    """Begin a certificate for a host, by default from itself, for some days to come."""
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
     now = datetime.now(UTC)
     try:
         alternative: x509.GeneralName = x509.IPAddress(ip_address(host))
     except ValueError:
         alternative = x509.DNSName(host)
-    certificate = (
+    return (
         x509.CertificateBuilder()
         .subject_name(name)
-        .issuer_name(name)
+        .issuer_name(issuer or name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(days=2))
-        .not_valid_after(now + timedelta(days=-1 if expired else 1))
+        .not_valid_after(now + timedelta(days=days))
         .add_extension(x509.SubjectAlternativeName([alternative]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
     )
-    made = Certificate(
-        directory / f"{host}-{expired}.pem", directory / f"{host}-{expired}.key"
-    )
+
+
+def _write(
+    directory: Path,
+    name: str,
+    certificate: x509.Certificate,
+    key: ec.EllipticCurvePrivateKey,
+) -> Certificate:
+    """Write a certificate and its key."""
+    made = Certificate(directory / f"{name}.pem", directory / f"{name}.key")
     made.path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     made.key.write_bytes(
         key.private_bytes(
@@ -182,3 +229,16 @@ def make_certificate(
         )
     )
     return made
+
+
+def make_certificate(
+    directory: Path, host: str = "127.0.0.1", *, expired: bool = False
+) -> Certificate:
+    """Make a certificate for a host that signs itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    certificate = (
+        _builder(host, key, days=-1 if expired else 1)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    return _write(directory, f"{host}-{expired}", certificate, key)

@@ -174,3 +174,11 @@ def test_queue_is_looked_up_by_name() -> None:
     """The names that we use are there."""
     for name in ("_packet_queue", "_mid_generate"):
         assert callable(getattr(Client, name))
+
+
+async def test_message_ids_go_on(broker: Mosquitto) -> None:
+    """The next message ID is the one after what we set."""
+    connection = await connect(broker.port, MqttProtocol.V5)
+    connection._client._last_mid = 4711
+    assert connection.publish("guard/id", b"", qos=1) == 4712
+    await connection.async_close()

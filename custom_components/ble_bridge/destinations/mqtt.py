@@ -17,7 +17,6 @@ from .delivery import Delivery
 from .errors import ConnectError, Problem
 from .journal import Journal
 from .mqtt_connection import (
-    DISCONNECT_TIMEOUT,
     ConnectionListener,
     MqttConnection,
     MqttConnector,
@@ -61,23 +60,36 @@ _BLAMED: Final = frozenset(
 
 
 class Backoff:
-    """Delays before the next try: 1 s, 2 s, 4 s … 60 s, each shortened by up to a fifth.
+    """Delays before the next try: 1 s, 2 s, 4 s … 60 s, each shortened by up to a half.
 
     The jitter spreads the clients of a broker that comes back.
     """
 
     def __init__(self) -> None:
         """Begin with the first delay."""
-        self._delay = FIRST_DELAY
+        self._tries = 0
+        self._first: float | None = None
+        self._longest: float | None = None
+
+    @property
+    def longest(self) -> float:
+        """Return the longest delay, in seconds."""
+        return LONGEST_DELAY if self._longest is None else self._longest
+
+    def set_delays(self, first: float | None, longest: float | None) -> None:
+        """Set the first and the longest delay (s); None is the default."""
+        self._first, self._longest = first, longest
 
     def next(self) -> float:
         """Return the delay before the next try, in seconds."""
-        delay, self._delay = self._delay, min(self._delay * 2, LONGEST_DELAY)
-        return delay * random.uniform(0.8, 1.0)
+        first = FIRST_DELAY if self._first is None else self._first
+        delay: float = min(first * 2.0**self._tries, self.longest)
+        self._tries = min(self._tries + 1, 20)
+        return delay * random.uniform(0.5, 1.0)
 
     def reset(self) -> None:
         """Begin again with the first delay."""
-        self._delay = FIRST_DELAY
+        self._tries = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -384,7 +396,7 @@ class MqttDestination(ConnectionListener):
                 self._set_down(Problem.UNEXPECTED)
             # Two clients with one ID would throw each other out at every try.
             await asyncio.sleep(
-                LONGEST_DELAY if self._disputed else self._backoff.next()
+                self._backoff.longest if self._disputed else self._backoff.next()
             )
 
     async def async_stop(self, goodbye: Callable[[], None]) -> None:
@@ -393,8 +405,9 @@ class MqttDestination(ConnectionListener):
         The caller has cancelled `async_run`, and no advertisement comes any more.
         """
         if (connection := self.connection) is not None:
-            deadline = asyncio.get_running_loop().time() + DISCONNECT_TIMEOUT
-            await self.outbox.async_drain(DISCONNECT_TIMEOUT / 2)
+            patience = connection.disconnect_timeout
+            deadline = asyncio.get_running_loop().time() + patience
+            await self.outbox.async_drain(patience / 2)
             try:
                 goodbye()
             finally:
@@ -428,6 +441,7 @@ class MqttDestination(ConnectionListener):
     async def _async_connect(self) -> MqttConnection:
         """Make a connection; raises ConnectError."""
         settings = self._settings()
+        self._backoff.set_delays(settings.first_delay, settings.longest_delay)
         if self._connector is None or self._connector.settings != settings:
             self._connector = MqttConnector(settings, self._will)
         return await self._connector.async_connect()

@@ -11,11 +11,12 @@ import contextlib
 from dataclasses import dataclass, field
 from enum import StrEnum
 import logging
+import random
 import secrets
 import socket
 import ssl
 import threading
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, cast
 
 from paho.mqtt.client import Client, MQTTMessageInfo, WebsocketConnectionError
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
@@ -33,10 +34,12 @@ _LOGGER = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT: Final = 30.0
 DISCONNECT_TIMEOUT: Final = 0.25
+SESSION_EXPIRY: Final = 3600
 MAX_INFLIGHT: Final = 100
 _BATCH: Final = 500
 _WEBSOCKET_BATCH: Final = 32
 _MISC_INTERVAL: Final = 1.0
+_MESSAGE_IDS: Final = 65_536
 
 # How an old broker answers version 5: it refuses, hangs up, or does not know what to say.
 _NO_VERSION_5: Final = frozenset(
@@ -44,6 +47,15 @@ _NO_VERSION_5: Final = frozenset(
 )
 # How long version 5 may go without an answer before 3.1.1 is tried.
 _FIRST_PATIENCE: Final = 5.0
+# What TCP is to do with what it is given. Batches are gathered here, so that Nagle's
+# algorithm would hold them up again. What the kernel has taken nothing can overtake: on a
+# slow link an alert would wait behind all that its buffer holds, so it takes less. And a
+# network that swallows everything is noticed after half a minute (ms), not by a keepalive.
+_TCP_OPTIONS: Final = (
+    ("TCP_NODELAY", 1),
+    ("TCP_NOTSENT_LOWAT", 128 * 1024),
+    ("TCP_USER_TIMEOUT", 30_000),
+)
 # Of the connect timeout, what a host has to accept TCP: the rest is for what runs there.
 _TCP_SHARE: Final = 0.8
 
@@ -140,6 +152,11 @@ class MqttSettings:
     """How to reach a broker.
 
     `ca`, `client_certificate` and `client_key` are PEM; no `ca` means the system's.
+    `server_name` is asked for and checked in place of the host. With a `unix_path` neither
+    host and port nor TLS count. `user_properties` and `message_expiry` (s) go with each
+    message, `session_expiry` (s) with a session that is not clean. `connect_timeout` and
+    `disconnect_timeout` are how long each may take (s); `first_delay` and `longest_delay`
+    are those between tries (s), None for the default.
     """
 
     host: str
@@ -159,6 +176,21 @@ class MqttSettings:
     client_key: str | None = field(default=None, repr=False)
     websocket_path: str | None = None
     websocket_headers: dict[str, str] = field(default_factory=dict, repr=False)
+    unix_path: str | None = None
+    user_properties: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    message_expiry: int | None = None
+    session_expiry: int = SESSION_EXPIRY
+    connect_timeout: float = CONNECT_TIMEOUT
+    disconnect_timeout: float = DISCONNECT_TIMEOUT
+    first_delay: float | None = None
+    longest_delay: float | None = None
+
+    @property
+    def transport(self) -> Literal["tcp", "unix", "websockets"]:
+        """Return what carries the connection, as paho calls it."""
+        if self.unix_path is not None:
+            return "unix"
+        return "tcp" if self.websocket_path is None else "websockets"
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,9 +223,14 @@ class MqttConnection:
     """One connection to a broker, from CONNECT to its end; a new one is a new object."""
 
     def __init__(
-        self, client: Client, sock: socket.socket, protocol: MqttProtocol
+        self,
+        client: Client,
+        sock: socket.socket,
+        protocol: MqttProtocol,
+        disconnect_timeout: float = DISCONNECT_TIMEOUT,
     ) -> None:
         """Take over an open client; `MqttConnector.connect` makes connections."""
+        self.disconnect_timeout = disconnect_timeout
         self.protocol = protocol
         self.maximum_packet_size: int | None = None
         self.maximum_qos = 2
@@ -229,10 +266,7 @@ class MqttConnection:
     async def async_open(self) -> None:
         """Wait for the broker's answer to CONNECT; raises ConnectError."""
         client = self._client
-        if isinstance(self._sock, socket.socket):
-            # Batches are gathered here; Nagle's algorithm would hold them up again.
-            with contextlib.suppress(OSError):
-                self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        _tune(self._sock)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_publish = self._on_publish
@@ -366,11 +400,14 @@ class MqttConnection:
 
     # --- closing ------------------------------------------------------------------------
 
-    async def async_close(self, patience: float = DISCONNECT_TIMEOUT) -> None:
+    async def async_close(self, patience: float | None = None) -> None:
         """Say goodbye, so that the broker drops the will, within our patience (s).
 
-        What was handed over before is written first.
+        That is the disconnect timeout, unless another is given. What was handed over before
+        is written first.
         """
+        if patience is None:
+            patience = self.disconnect_timeout
         self._closing = True
         self._client.disconnect()
         try:
@@ -520,32 +557,46 @@ class MqttConnector:
         self,
         settings: MqttSettings,
         will: Will | None = None,
-        connect_timeout: float = CONNECT_TIMEOUT,
+        connect_timeout: float | None = None,
     ) -> None:
-        """Initialize with the settings and what the broker says when we are gone."""
+        """Initialize with the settings and what the broker says when we are gone.
+
+        A connect timeout (s) goes before that of the settings.
+        """
         self.settings = settings
         self._will = will
-        self._timeout = connect_timeout
+        self._timeout = connect_timeout or settings.connect_timeout
         self._protocol = settings.protocol
+        self._knows_5 = False
         self._keepalive = settings.keepalive
         self._opening: asyncio.Future[Client] | None = None
+        self._client: Client | None = None
 
     async def async_connect(self) -> MqttConnection:
         """Return an open connection; raises ConnectError.
 
-        Automatic is version 5 first; what the broker turned out to know is remembered.
+        Automatic is version 5 first. That a broker knows it is remembered, and then it is
+        spoken to in no other: one that is frozen or overloaded has not forgotten it. Nor
+        does silence prove that another knows 3.1.1 only; what counts is its own word.
         """
         if self._protocol is not MqttProtocol.AUTO:
             return await self._async_connect(self._protocol, self._timeout)
-        try:
+        first = self._timeout
+        if not self._knows_5:
             first = min(_FIRST_PATIENCE, self._timeout / 2)
-            return await self._async_connect(MqttProtocol.V5, first)
+        try:
+            connection = await self._async_connect(MqttProtocol.V5, first)
         except ConnectError as err:
-            if err.problem not in _NO_VERSION_5:
+            refused = err.problem is Problem.PROTOCOL_UNSUPPORTED
+            if not refused and (self._knows_5 or err.problem not in _NO_VERSION_5):
                 raise
-        rest = self._timeout - first
+        else:
+            self._knows_5 = True
+            return connection
+        rest = self._timeout - first if first < self._timeout else self._timeout
         connection = await self._async_connect(MqttProtocol.V311, rest)
-        self._protocol = MqttProtocol.V311
+        if refused:
+            self._protocol = MqttProtocol.V311
         return connection
 
     async def _async_connect(
@@ -562,7 +613,12 @@ class MqttConnector:
                     raise ConnectError(Problem.CANNOT_CONNECT)
                 if self.settings.websocket_path is not None:
                     _make_websocket_wait(sock)
-                connection = MqttConnection(client, cast(socket.socket, sock), protocol)
+                connection = MqttConnection(
+                    client,
+                    cast(socket.socket, sock),
+                    protocol,
+                    self.settings.disconnect_timeout,
+                )
                 async with asyncio.timeout(patience):
                     await connection.async_open()
         except TimeoutError as err:
@@ -609,11 +665,19 @@ class MqttConnector:
                 if version_5
                 else MQTTProtocolVersion.MQTTv311
             ),
-            transport="tcp" if settings.websocket_path is None else "websockets",
+            transport=settings.transport,
             reconnect_on_failure=False,
         )
         client.connect_timeout = self._timeout * _TCP_SHARE
         client.max_inflight_messages_set(0)  # Ours to limit
+        # A broker that keeps our session may still have exchanges of QoS 2 open: a new
+        # message with an ID of theirs would be taken for a copy, and not be delivered. So
+        # IDs go on from those of the previous connection, and begin anywhere.
+        previous = self._client
+        client._last_mid = (  # noqa: SLF001
+            random.randrange(_MESSAGE_IDS) if previous is None else previous._last_mid  # noqa: SLF001
+        )
+        self._client = client
         if settings.username:
             client.username_pw_set(settings.username, settings.password)
         if settings.websocket_path is not None:
@@ -628,12 +692,13 @@ class MqttConnector:
 
         client.on_socket_open = on_socket_open
         context: TlsContext | None = None
+        host = settings.unix_path or settings.host
         properties = None
-        if version_5 and not settings.clean_session:
+        if version_5 and not settings.clean_session and settings.session_expiry:
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-            properties.SessionExpiryInterval = 3600
+            properties.SessionExpiryInterval = settings.session_expiry
         try:
-            if settings.tls:
+            if settings.tls and settings.unix_path is None:
                 context = tls_context(
                     ca=settings.ca,
                     client_certificate=settings.client_certificate,
@@ -646,14 +711,14 @@ class MqttConnector:
                 client.user_data_set(context)
             if version_5:
                 client.connect(
-                    settings.host,
+                    host,
                     settings.port,
                     self._keepalive,
                     clean_start=settings.clean_session,
                     properties=properties,
                 )
             else:
-                client.connect(settings.host, settings.port, self._keepalive)
+                client.connect(host, settings.port, self._keepalive)
         except socket.gaierror, UnicodeError:
             raise ConnectError(Problem.CANNOT_RESOLVE) from None
         except ssl.SSLError as err:
@@ -676,6 +741,17 @@ class MqttConnector:
         if client.socket() is None:  # It was closed before CONNECT was written
             raise ConnectError(_told(context) or Problem.CANNOT_CONNECT)
         return client
+
+
+def _tune(sock: Any) -> None:
+    """Set the options of a TCP socket, as far as this machine knows them."""
+    sock = getattr(sock, "_socket", sock)  # paho's websocket has one within
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    for name, value in _TCP_OPTIONS:
+        if (option := getattr(socket, name, None)) is not None:
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def _told(context: TlsContext | None) -> Problem | None:
