@@ -354,6 +354,7 @@ class Delivery(JournalListener):
             if (
                 parcel.policy is Policy.DROP
                 or parcel.tries >= self.settings.max_tries
+                or parcel.done is not None  # Somebody waits for the answer
                 or refusal is Problem.TOO_LARGE
                 or any(message.head in self.refused for message in parcel.messages)
             ):
