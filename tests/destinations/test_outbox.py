@@ -627,4 +627,6 @@ def test_records() -> None:
 def test_mark_resent() -> None:
     """A JSON object has room for one more name, an empty one too."""
     assert mark_resent(b"{}") == b'{"is_resend":true}'
-    assert mark_resent(b'{"value":1}') == b'{"value":1,"is_resend":true}'
+    marked = mark_resent(b'{"value":1}')
+    assert marked == b'{"value":1,"is_resend":true}'
+    assert mark_resent(marked) == marked

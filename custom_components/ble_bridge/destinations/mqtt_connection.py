@@ -257,6 +257,7 @@ class MqttConnection:
         self._outgoing: dict[int, Any] | None = getattr(client, "_out_messages", None)
         self.message_expiry: int | None = None
         self._user_properties: tuple[tuple[str, str], ...] = ()
+        self._properties: Properties | None = None
         self._publish_head = b"\0" if protocol is MqttProtocol.V5 else b""
         if protocol is MqttProtocol.V5:
             self._hear_refusals()
@@ -319,6 +320,8 @@ class MqttConnection:
             self._user_properties = user_properties
             self.message_expiry = message_expiry
             self._publish_head = publish_properties(user_properties, message_expiry)
+            self._properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+            self._properties.UserProperty = list(user_properties)
 
     def reserve(self, qos: int) -> int:
         """Return the packet identifier of a ready-made packet at QoS 1 or 2.
@@ -372,7 +375,11 @@ class MqttConnection:
         if limit is not None and len(topic.encode()) + len(payload) + 10 > limit:
             raise ValueError("The packet is larger than the broker takes")
         info = self._client.publish(
-            topic, payload, qos=min(qos, self.maximum_qos), retain=retain
+            topic,
+            payload,
+            qos=min(qos, self.maximum_qos),
+            retain=retain,
+            properties=self._properties,
         )
         return info.mid
 
@@ -618,6 +625,9 @@ class MqttConnector:
                     cast(socket.socket, sock),
                     protocol,
                     self.settings.disconnect_timeout,
+                )
+                connection.use_properties(
+                    self.settings.user_properties, self.settings.message_expiry
                 )
                 async with asyncio.timeout(patience):
                     await connection.async_open()

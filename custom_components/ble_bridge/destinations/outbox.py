@@ -25,8 +25,12 @@ MAX_BYTES: Final = 8 * 1024 * 1024
 # Once batches follow each other faster than this, they are gathered: a few milliseconds
 # of latency for a loop that turns once for many packets.
 _GATHER: Final = 0.003
+# The same, where no more may be unacknowledged: each millisecond costs messages then.
+_GATHER_BLOCKED: Final = 0.0005
 # How far the patience with a broker that does not acknowledge may grow.
 _MOST_PATIENCE: Final = 64
+
+_MARK: Final = b'"is_resend":true}'
 
 type Passing = tuple[Route, bytes, float]
 
@@ -36,9 +40,9 @@ _FIXED_HEADERS: Final = [b"\x30" + remaining_length(n) for n in range(4096)]
 
 def mark_resent(payload: bytes) -> bytes:
     """Return a JSON object that says that it may have been sent before."""
-    return payload[:-1] + (
-        b'"is_resend":true}' if payload == b"{}" else b',"is_resend":true}'
-    )
+    if payload.endswith(_MARK):
+        return payload
+    return b"{" + _MARK if payload == b"{}" else payload[:-1] + b"," + _MARK
 
 
 class _Queue(deque[Passing]):
@@ -117,6 +121,7 @@ class Outbox:
         self._flushing: asyncio.Handle | None = None
         self._due: asyncio.TimerHandle | None = None
         self._flushed = 0.0
+        self._is_blocked = False
         self._under_way: _Batch | None = None
         self._unacknowledged: dict[int, Passing | Parcel] = {}
         self._watch: asyncio.TimerHandle | None = None
@@ -174,7 +179,7 @@ class Outbox:
         )
         self._answered = self._loop.time()
         self._passing.put_back(
-            message
+            (message[0], mark_resent(message[1]), message[2])
             for message in reversed(self._unacknowledged.values())
             if not isinstance(message, Parcel)
         )
@@ -242,7 +247,8 @@ class Outbox:
 
     def _schedule(self) -> None:
         """Flush in this turn of the loop, or later if the last flush was just now."""
-        if (due := self._flushed + _GATHER) > self._loop.time():
+        gather = _GATHER_BLOCKED if self._is_blocked else _GATHER
+        if (due := self._flushed + gather) > self._loop.time():
             self._flushing = self._loop.call_at(due, self.flush)
         else:
             self._flushing = self._loop.call_soon(self.flush)
@@ -263,6 +269,7 @@ class Outbox:
             self._flush_batch(connection)
         else:
             self._flush_singly(connection)
+        self._is_blocked = len(self._unacknowledged) >= self._window
         self._watch_acknowledgements()
         if self._under_way is None:
             self._go_on()
