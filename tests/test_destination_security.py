@@ -39,7 +39,7 @@ from custom_components.ble_bridge.destinations.policy import (
 from custom_components.ble_bridge.records import RecordKind
 from custom_components.ble_bridge.settings import delivery_settings, mqtt_settings
 from scripts.simulation.broker import Mosquitto
-from scripts.simulation.processes import LOOPBACK
+from scripts.simulation.processes import LOOPBACK, free_port
 from scripts.simulation.subscriber import Subscriber
 
 from .conftest import destination_data, is_connected, wait_until
@@ -51,6 +51,7 @@ from .forms import (
     bridge_form,
     destination_form,
     make_authority,
+    make_certificate,
     websockets,
 )
 
@@ -561,13 +562,20 @@ async def test_unix_socket(
 
 async def test_port_of_tls_over_websockets(
     hass: HomeAssistant,
-    files: Files,
     upload: Upload,
     setup: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     """A web server has no port 8883: there the port stays as it is entered."""
-    async with Mosquitto() as plain, secured(files, "protocol websockets") as broker:
+    certificate = make_certificate(tmp_path)
+    web = Mosquitto(
+        certificate=certificate.path,
+        key=certificate.key,
+        # Mosquitto 2.0.11 does not start with websockets alone.
+        config_lines=["protocol websockets", f"listener {free_port()} {LOOPBACK}"],
+    )
+    async with Mosquitto() as plain, web as broker:
         entry = await setup(destination_data(plain.port))
         monkeypatch.setattr(
             "custom_components.ble_bridge.destination_input.DEFAULT_PORT", broker.port
@@ -575,7 +583,7 @@ async def test_port_of_tls_over_websockets(
         form = destination_form(
             broker.port,
             **OWN,
-            ca_certificate=await upload(files.authority.path),
+            ca_certificate=await upload(certificate.path),
             transport="websockets",
         )
         assert (await change(hass, entry, form))["port"] == broker.port
