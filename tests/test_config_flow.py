@@ -23,6 +23,8 @@ from scripts.simulation.subscriber import Subscriber
 
 from .conftest import is_connected, wait_until
 from .forms import (
+    CONNECTION,
+    DELIVERY,
     FIELDS,
     VALUES,
     Answer,
@@ -145,6 +147,8 @@ async def test_defaults(hass: HomeAssistant, broker: Mosquitto) -> None:
         "raw": True,
         "fields": FIELDS,
         "values": VALUES,
+        "delivery": DELIVERY,
+        **CONNECTION,
     }
 
 
@@ -374,13 +378,13 @@ async def test_port_of_tls(
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate.path))
     plain = free_port()
     monkeypatch.setattr(
-        "custom_components.ble_bridge.destination_form.DEFAULT_PORT", plain
+        "custom_components.ble_bridge.destination_input.DEFAULT_PORT", plain
     )
     async with Mosquitto(
         certificate=certificate.path, key=certificate.key, directory=tmp_path
     ) as broker:
         monkeypatch.setattr(
-            "custom_components.ble_bridge.destination_form.DEFAULT_PORT_TLS",
+            "custom_components.ble_bridge.destination_input.DEFAULT_PORT_TLS",
             broker.port,
         )
         result = await submit(hass, await begin(hass), bridge_form(plain, tls=True))

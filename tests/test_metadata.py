@@ -32,6 +32,7 @@ from custom_components.ble_bridge import (
     sensor,
 )
 from custom_components.ble_bridge.alerts import RuleKind
+from custom_components.ble_bridge.certificates import Fault
 from custom_components.ble_bridge.const import DOMAIN
 from custom_components.ble_bridge.decoders.fields import FIELDS, Field, Kind
 from custom_components.ble_bridge.decoders.sources import LIBRARIES
@@ -70,10 +71,13 @@ def read(name: str) -> Any:
 
 TEXTS = read("translations/en.json")
 # What can be chosen with a text, in which forms.
-OF_DESTINATIONS = {"broker", "qos", "protocol", "delivery"}
+OF_DESTINATIONS = {
+    *("broker", "ca", "transport", "qos", "protocol", "delivery", "policy"),
+}
 OF_ALERTS = {"alert_kind"}
 PLACEHOLDERS = {
-    *("address", "base", "destination", "device", "found", "problem", "scanner"),
+    *("address", "base", "date", "destination", "device", "found", "problem"),
+    "scanner",
     *("shown", "url", "value", "waiting"),
 }
 
@@ -126,7 +130,7 @@ def check_forms(
         within = {str(key): value for key, value in part.schema.schema.items()}
         assert set(told["data"]) == set(told["data_description"]) == set(within)
         chosen |= {
-            key: field
+            f"{name}.{key}": field
             for key, field in within.items()
             if isinstance(field, SelectSelector)
         }
@@ -330,6 +334,12 @@ def check_selectors(chosen: Mapping[str, SelectSelector], keys: set[str]) -> Non
         assert values - told <= {label for label in labels if label[0].isdigit()}
 
 
+def errors_of(exception: str, name: str) -> set[str]:
+    """Return what an exception is raised with in a module."""
+    code = (INTEGRATION / name).read_text("utf-8")
+    return set(re.findall(rf'raise {exception}\("(\w+)"\)', code))
+
+
 def codes(*names: str) -> set[str]:
     """Return what could be the key of an error, of all that stands in some modules."""
     return {text for text in strings(*names) if re.fullmatch(r"[a-z]+(_[a-z]+)+", text)}
@@ -350,7 +360,8 @@ def test_errors_and_reasons() -> None:
 
     of_form = PROBLEMS | {"unknown", "topic_bases_overlap", "invalid_topic_base"}
     of_form |= {"invalid_host", "invalid_port", "invalid_client_id"}
-    assert of_form - PROBLEMS <= {*strings("destination_form.py")}
+    assert of_form - PROBLEMS <= strings("destination_form.py", "destination_input.py")
+    of_form |= errors_of("InputError", "destination_input.py") | set(Fault)
     of_bridge = {"invalid_name", "invalid_bridge_id"}
     assert of_bridge <= codes("config_flow.py")
     assert set(bridge["error"]) == of_form | of_bridge

@@ -1,5 +1,6 @@
 """Diagnostics: configuration and figures, without secrets and addresses."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 import time
 from typing import Any, Final
@@ -14,22 +15,35 @@ from .const import (
     CONF_ADDRESSES,
     CONF_ALERTS,
     CONF_ALIAS,
+    CONF_CA_CERTIFICATE,
+    CONF_CLIENT_CERTIFICATE,
+    CONF_CLIENT_KEY,
+    CONF_CLIENT_KEY_PASSWORD,
     CONF_EXCLUDED_SCANNERS,
     CONF_IRK,
     CONF_KEY,
     CONF_NAMES,
     CONF_SCANNER_IDS,
+    CONF_SERVER_NAME,
+    CONF_UNIX_PATH,
+    CONF_USER_PROPERTIES,
+    CONF_WEBSOCKET_HEADERS,
+    CONF_WEBSOCKET_PATH,
 )
 from .destinations.outbox import MAX_BYTES, MAX_MESSAGES
 from .device import Device
 from .records import RecordKind, Scanner, Tally
+from .settings import split_property
 
 REDACTED: Final = {
     CONF_ADDRESS,
     CONF_ADDRESSES,
     CONF_ALERTS,
     CONF_ALIAS,
+    CONF_CLIENT_CERTIFICATE,
     CONF_CLIENT_ID,
+    CONF_CLIENT_KEY,
+    CONF_CLIENT_KEY_PASSWORD,
     CONF_EXCLUDED_SCANNERS,
     CONF_HOST,
     CONF_IRK,
@@ -37,7 +51,11 @@ REDACTED: Final = {
     CONF_NAMES,
     CONF_PASSWORD,
     CONF_SCANNER_IDS,
+    CONF_SERVER_NAME,
+    CONF_UNIX_PATH,
     CONF_USERNAME,
+    CONF_WEBSOCKET_HEADERS,
+    CONF_WEBSOCKET_PATH,
 }
 
 
@@ -78,9 +96,7 @@ async def async_get_config_entry_diagnostics(
         ],
         "destinations": [
             {
-                "configuration": async_redact_data(
-                    dict(entry.subentries[subentry_id].data), REDACTED
-                ),
+                "configuration": _configuration(entry.subentries[subentry_id].data),
                 "connected": destination.connection is not None,
                 "protocol": destination.protocol,
                 "reconnects": destination.reconnects,
@@ -132,6 +148,18 @@ async def async_get_config_entry_diagnostics(
 def _tally(tally: Tally) -> dict[str, int]:
     """Return what became of records, and how many wait."""
     return {**asdict(tally), "waiting": tally.waiting}
+
+
+def _configuration(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how a destination is set up, without secrets and without files."""
+    shown = dict(data)
+    if CONF_CA_CERTIFICATE in shown:
+        shown[CONF_CA_CERTIFICATE] = {"own": shown[CONF_CA_CERTIFICATE] is not None}
+    if properties := shown.get(CONF_USER_PROPERTIES):
+        names = [split_property(text)[0] for text in properties]
+        shown[CONF_USER_PROPERTIES] = dict.fromkeys(names, "**REDACTED**")
+    redacted: dict[str, Any] = async_redact_data(shown, REDACTED)
+    return redacted
 
 
 def _device(entry: BleBridgeConfigEntry, device: Device) -> dict[str, Any]:

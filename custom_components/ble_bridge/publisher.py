@@ -53,7 +53,10 @@ _KINDS: Final[dict[type[Record], RecordKind]] = {
 }
 # QoS and retain of each kind of record, as they are stored: "1_retain".
 DEFAULT_DELIVERY: Final[dict[str, dict[RecordKind, str]]] = {
-    CONF_FIELDS: dict.fromkeys(DEVICE_KINDS, "0"),
+    CONF_FIELDS: {
+        kind: "1" if kind in (RecordKind.ALERT, RecordKind.ERROR) else "0"
+        for kind in DEVICE_KINDS
+    },
     CONF_VALUES: {RecordKind.READING: "1_retain"},
 }
 DELIVERIES: Final = ("0", "0_retain", "1", "1_retain", "2", "2_retain")

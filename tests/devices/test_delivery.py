@@ -272,7 +272,7 @@ async def test_properties(home: Home) -> None:
     await home.start(
         BALCONY,
         delivery={"reading": "durable"},
-        user_properties=[["site", "north"]],
+        user_properties=["site=north"],
         message_expiry=600,
     )
     await say(home, 21)
