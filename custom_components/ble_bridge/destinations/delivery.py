@@ -8,8 +8,9 @@ Nothing here does I/O: the outbox asks for what to send next and tells what beca
 the journal has on disk what has to be there.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from bisect import insort
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 import heapq
 import itertools
@@ -41,6 +42,10 @@ _STEADY: Final = 10.0
 _BLAMED: Final = 2.0
 
 
+def _by_number(parcel: Parcel) -> int:
+    return parcel.number
+
+
 class _Lane(deque[Parcel]):
     """Parcels that wait, the oldest first, and how many bytes they are."""
 
@@ -52,10 +57,12 @@ class _Lane(deque[Parcel]):
         self.size += parcel.size
 
     def put_back(self, parcels: Iterable[Parcel]) -> None:
-        """Take what goes before all others, the oldest last."""
-        for parcel in parcels:
-            self.appendleft(parcel)
-            self.size += parcel.size
+        """Take what was here before, each into its place."""
+        back = sorted(parcels, key=_by_number)
+        self.size += sum(parcel.size for parcel in back)
+        while back and self and self[0].number < back[-1].number:
+            insort(back, self.popleft(), key=_by_number)
+        self.extendleft(reversed(back))
 
     def take(self) -> Parcel:
         """Return the oldest."""
@@ -70,8 +77,12 @@ class _Lane(deque[Parcel]):
 
 @dataclass(slots=True)
 class _Hold:
-    """What waits for records of the same device that are tried again."""
+    """What waits for records of the same device that are tried again, the oldest first.
 
+    `first` is the number of the oldest one of those.
+    """
+
+    first: int
     retries: int = 0
     parcels: deque[Parcel] = field(default_factory=deque)
 
@@ -117,6 +128,7 @@ class Delivery(JournalListener):
         self._unread: dict[RecordKind, int] = {}
         # The parcels in memory that are on disk too, by their number there.
         self._rows: dict[int, Parcel] = {}
+        self._is_taken_over = False
         self._read_after = 0
         self._earlier = 0
         self._page_wanted = False
@@ -164,6 +176,7 @@ class Delivery(JournalListener):
 
     def accept(self, parcel: Parcel) -> None:
         """Take over a record, whose tally has counted it as received."""
+        parcel.number = next(self._numbers)
         if parcel.policy is Policy.DURABLE and self.journal is not None:
             self._stored_records += 1
             self._stored_size += parcel.size
@@ -218,10 +231,9 @@ class Delivery(JournalListener):
 
     def _unspill(self, kind: RecordKind) -> None:
         """Take note that a record is no longer on disk only."""
-        if (count := self._unread.get(kind, 0) - 1) > 0:
-            self._unread[kind] = count
-        else:
-            self._unread.pop(kind, None)
+        self._unread[kind] -= 1
+        if not self._unread[kind]:
+            del self._unread[kind]
 
     # --- out ----------------------------------------------------------------------------
 
@@ -245,15 +257,17 @@ class Delivery(JournalListener):
         if self._retries and self._retries[0][0] <= now:
             return self._send(heapq.heappop(self._retries)[2], now)
         while (lane := self._next_lane()) is not None:
+            if self._is_hold_full and lane[0].device in self._held:
+                return None
             if lane[0].accepted <= self._opened and not self._may_drain(now):
                 return None
             parcel = lane.take()
             if parcel.accepted < now - self.settings.max_age:
                 self._finish(parcel, Outcome.EXPIRED)
-            elif (hold := self._held.get(parcel.device)) is not None:
-                self._put_on_hold(hold, parcel)
-            else:
+            elif (hold := self._held.get(parcel.device)) is None:
                 return self._send(parcel, now)
+            else:
+                self._put_on_hold(hold, parcel)
         return None
 
     def _next_lane(self) -> _Lane | None:
@@ -279,11 +293,13 @@ class Delivery(JournalListener):
 
     def _put_on_hold(self, hold: _Hold, parcel: Parcel) -> None:
         """Keep a record behind one of its device that is tried again."""
-        hold.parcels.append(parcel)
+        insort(hold.parcels, parcel, key=_by_number)
         self._held_count += 1
-        if self._held_count > self.settings.buffer.records:
-            self._held_count -= 1
-            self._finish(hold.parcels.popleft(), Outcome.OVERFLOW)
+
+    @property
+    def _is_hold_full(self) -> bool:
+        """Tell whether no more can be kept behind what is tried again: all have to wait."""
+        return self._held_count >= self.settings.buffer.records
 
     def _send(self, parcel: Parcel, now: float) -> Parcel:
         parcel.sends += 1
@@ -301,7 +317,14 @@ class Delivery(JournalListener):
         now = self._clock()
         if now < self._paused_until:
             return self._paused_until
-        due = [self._opened + _STEADY] if self._suspects and not self._in_flight else []
+        due = []
+        if self._suspects:
+            if now < self._opened + _STEADY:
+                due.append(self._opened + _STEADY)
+            elif self._in_flight:  # An answer comes first
+                return None
+            else:
+                return now
         if self._retries:
             due.append(self._retries[0][0])
         if self._buffered or self._durable:
@@ -347,7 +370,10 @@ class Delivery(JournalListener):
         elif refusal is Problem.QUOTA_EXCEEDED and parcel.policy is not Policy.DROP:
             self._pause = min(max(self._pause * 2, 1.0), _LONGEST_PAUSE)
             self._paused_until = self._clock() + self._pause
-            self._lane(parcel).put_back([parcel])
+            if parcel.is_held:
+                self._push_retry(parcel, self._paused_until)
+            else:
+                self._lane(parcel).put_back([parcel])
             self._on_change()
         else:
             parcel.tries += 1
@@ -360,9 +386,7 @@ class Delivery(JournalListener):
             ):
                 self._put_aside(parcel, refusal)
             else:
-                due = self._clock() + _FIRST_RETRY * 2 ** (parcel.tries - 1)
-                self._begin_retry(parcel)
-                heapq.heappush(self._retries, (due, next(self._numbers), parcel))
+                self._retry_later(parcel)
 
     def _is_well(self, parcel: Parcel) -> None:
         """Take note that a record was taken: what was refused is not any more."""
@@ -375,11 +399,26 @@ class Delivery(JournalListener):
         if self.problems != before:
             self._on_change()
 
+    def _retry_later(self, parcel: Parcel) -> None:
+        """Send a record again after a while, or after an older one of its device."""
+        hold = self._held.get(parcel.device)
+        if not parcel.is_held and hold is not None and hold.first < parcel.number:
+            self._put_on_hold(hold, parcel)
+            return
+        self._begin_retry(parcel)
+        due = self._clock() + _FIRST_RETRY * 2 ** (parcel.tries - 1)
+        self._push_retry(parcel, due)
+
+    def _push_retry(self, parcel: Parcel, due: float) -> None:
+        heapq.heappush(self._retries, (due, parcel.number, parcel))
+
     def _begin_retry(self, parcel: Parcel) -> None:
         """Hold the device's later records back; `is_held` tells that this was done."""
         if not parcel.is_held:
             parcel.is_held = True
-            self._held.setdefault(parcel.device, _Hold()).retries += 1
+            hold = self._held.setdefault(parcel.device, _Hold(parcel.number))
+            hold.retries += 1
+            hold.first = min(hold.first, parcel.number)
 
     def _put_aside(self, parcel: Parcel, problem: Problem) -> None:
         """Give a record up, for now: it can be tried again when the user has mended it."""
@@ -413,10 +452,15 @@ class Delivery(JournalListener):
                 self._stored_records += 1
                 self._stored_size += parcel.size
                 self.journal.set_aside(parcel, None)
-        for parcel in reversed(parcels):
-            self._lane(parcel).put_back([parcel])
+        self._put_back(parcels)
+        self._make_room()
         self._on_change()
         return len(parcels)
+
+    def _put_back(self, parcels: Collection[Parcel]) -> None:
+        """Have parcels wait again that waited before."""
+        for lane in (self._buffered, self._durable):
+            lane.put_back(p for p in parcels if self._lane(p) is lane)
 
     def _lane(self, parcel: Parcel) -> _Lane:
         if parcel.policy is Policy.DURABLE and self.journal is not None:
@@ -447,8 +491,7 @@ class Delivery(JournalListener):
             if not hold.retries:
                 del self._held[parcel.device]
                 self._held_count -= len(hold.parcels)
-                for held in reversed(hold.parcels):
-                    self._lane(held).put_back([held])
+                self._put_back(hold.parcels)
 
     # --- the end of a connection --------------------------------------------------------
 
@@ -461,9 +504,10 @@ class Delivery(JournalListener):
         self.is_open = False
         now = self._clock()
         alone, self._alone = self._alone, None
-        in_flight = sorted(self._in_flight, key=lambda parcel: parcel.accepted)
+        in_flight = sorted(self._in_flight, key=_by_number)
         self._in_flight.clear()
-        for parcel in reversed(in_flight):
+        waiting = []
+        for parcel in in_flight:
             if parcel.policy is Policy.DROP and not parcel.confirms:
                 self._finish(parcel, Outcome.AWAY)
                 continue
@@ -476,11 +520,13 @@ class Delivery(JournalListener):
                     continue
             if parcel.losses >= _SUSPICIOUS:
                 self._begin_retry(parcel)
-                self._suspects.appendleft(parcel)
+                self._suspects.append(parcel)
             elif parcel.is_held:
-                heapq.heappush(self._retries, (now, next(self._numbers), parcel))
+                self._push_retry(parcel, now)
             else:
-                self._lane(parcel).put_back([parcel])
+                waiting.append(parcel)
+        self._suspects = deque(sorted(self._suspects, key=_by_number))
+        self._put_back(waiting)
         self._drop_passing()
         self._make_room()
 
@@ -497,17 +543,17 @@ class Delivery(JournalListener):
 
     def give_up(self) -> None:
         """Drop all that is not on disk: there will be no next connection."""
-        for _, _, parcel in self._retries:
-            self._lane(parcel).put(parcel)
-        self._retries.clear()
-        for parcel in self._suspects:
-            self._lane(parcel).put(parcel)
-        self._suspects.clear()
+        parcels = [parcel for _, _, parcel in self._retries]
+        parcels += self._suspects
         for hold in self._held.values():
-            for parcel in hold.parcels:
-                self._lane(parcel).put(parcel)
+            parcels += hold.parcels
+        for parcel in parcels:
+            parcel.is_held = False
+        self._retries.clear()
+        self._suspects.clear()
         self._held.clear()
         self._held_count = 0
+        self._put_back(parcels)
         while self._buffered:
             self._buffered.take().finish(Outcome.AWAY)
 
@@ -534,10 +580,10 @@ class Delivery(JournalListener):
 
     @override
     def on_opened(self, contents: Contents) -> None:
-        known = len(self._rows)
-        if contents.damaged and known + self.unread:
+        if self._is_taken_over:
             self._count_lost(contents)
         else:
+            self._is_taken_over = True
             self._take_over(contents)
         if contents.damaged:
             self._on_store(Problem.STORE_CORRUPT)
@@ -568,33 +614,47 @@ class Delivery(JournalListener):
             self._keep_aside(parcel)
 
     def _count_lost(self, contents: Contents) -> None:
-        """Count what a damaged file cost; what is in memory is written once more."""
+        """Count what a damaged file cost; what is in memory is written once more.
+
+        What was deleted, and is back, is deleted again, or else delivered once more.
+        """
         if (journal := self.journal) is None:
             return
-        saved = {RecordKind(kind): count for kind, count in contents.waiting.items()}
-        size = contents.size
-        for number, parcel in list(self._rows.items()):
-            if number in contents.ids:
-                if not parcel.is_done:
-                    saved[parcel.kind] = saved.get(parcel.kind, 0) - 1
+        for number, parcel in self._rows.items():
+            if number not in contents.saved or parcel.is_done:
+                journal.insert(parcel, is_urgent=True)
+        saved: Counter[RecordKind] = Counter()
+        size = 0
+        for number, (kind, length) in contents.saved.items():
+            if number in self._rows or journal.is_deleted(number):
                 continue
-            del self._rows[number]
-            parcel.row = None
-            size += parcel.size
-            journal.insert(parcel, is_urgent=True)
-        for kind, expected in tuple(self._unread.items()):
-            written = expected - journal.count_spilled(kind)
-            self._lose(kind, written - saved.get(kind, 0))
-        self._stored_size = size
+            if number <= self._read_after:
+                journal.delete_row(number)
+            else:
+                saved[RecordKind(kind)] += 1
+                size += length
+        for kind in saved.keys() | self._unread.keys():
+            written = self._unread.get(kind, 0) - journal.count_spilled(kind)
+            self._lose(kind, written - saved[kind])
+        self._measure_stored(size)
 
     def _lose(self, kind: RecordKind, count: int) -> None:
-        """Count records that were on disk and cannot be read any more."""
-        if count <= 0:
-            return
-        self._tallies[kind].failed += count
+        """Count records that were on disk and cannot be read any more, or are back."""
+        if count > 0:
+            self._tallies[kind].failed += count
+        else:
+            self._tallies[kind].received -= count
         self._stored_records -= count
-        for _ in range(count):
-            self._unspill(kind)
+        if left := self._unread.get(kind, 0) - count:
+            self._unread[kind] = left
+        else:
+            self._unread.pop(kind, None)
+
+    def _measure_stored(self, size: int) -> None:
+        """Work out how many bytes wait; `size` are those that are on disk only."""
+        if (journal := self.journal) is not None:
+            parcels = {*self._rows.values(), *journal.inserts()}
+            self._stored_size = size + sum(p.size for p in parcels if not p.is_done)
 
     @override
     def on_written(self, parcels: list[Parcel]) -> None:
@@ -629,11 +689,19 @@ class Delivery(JournalListener):
                 if lost > 0:
                     self._lose(kind, lost)
                     self._on_store(Problem.STORE_CORRUPT)
+            self._measure_stored(0)
         self._make_room()
         self._on_change()
 
     @override
     def on_store(self, problem: Problem | None) -> None:
+        if problem is not None and self.journal is not None:
+            # It need not wait for a disk that it cannot get to.
+            spilled = self.journal.spilled()
+            for parcel in spilled:
+                parcel.spilled = False
+                self._unspill(parcel.kind)
+            self._durable.put_back(spilled)
         self._make_room()
         self._on_store(problem)
 
@@ -650,6 +718,7 @@ class Delivery(JournalListener):
             Policy.DURABLE,
             now - waited,
         )
+        parcel.number = next(self._numbers)
         parcel.row = row.id
         # An earlier run may have sent it, and ended before it was acknowledged.
         parcel.sends = int(row.id <= self._earlier)

@@ -5,13 +5,17 @@ that is acknowledged before its turn never touches the disk.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+import itertools
+import logging
 from typing import Final, Protocol
 
 from ..records import RecordKind
 from .errors import Problem
 from .parcels import Parcel
 from .store import Contents, Page, RecordStore, Row, StoreError
+
+_LOGGER = logging.getLogger(__name__)
 
 # How long a record that was sent may wait for its acknowledgement before it is written:
 # most brokers answer sooner, and an SD card does not last for ever.
@@ -56,13 +60,16 @@ class Journal:
         self._store = store
         self._listener = listener
         self._unix_time = unix_time
-        self._inserts: dict[Parcel, None] = {}
-        self._deletes: list[int] = []
+        # What is to be written, in the order of acceptance, and when it is to be at the latest.
+        self._inserts: dict[Parcel, float] = {}
+        self._deletes: dict[int, None] = {}
         self._refusals: dict[int, str | None] = {}
         self._page_after: int | None = None
         self._damaged = False
+        self._mending = False
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
+        self._last_task: asyncio.Task[None] | None = None
         self._delay = FIRST_DELAY
         self._closing = False
 
@@ -70,6 +77,14 @@ class Journal:
     def unwritten(self) -> int:
         """Return how many parcels are not on disk yet."""
         return len(self._inserts)
+
+    def inserts(self) -> Iterable[Parcel]:
+        """Return the parcels that are not on disk yet, the oldest first."""
+        return self._inserts
+
+    def spilled(self) -> list[Parcel]:
+        """Return the parcels that are nowhere but here, the oldest first."""
+        return [parcel for parcel in self._inserts if parcel.spilled]
 
     def oldest_spilled(self) -> Parcel | None:
         """Return the oldest parcel that is nowhere but here, where a disk is too slow."""
@@ -79,26 +94,34 @@ class Journal:
         """Return how many parcels of a kind are nowhere but here."""
         return sum(p.spilled and p.kind is kind for p in self._inserts)
 
+    def is_deleted(self, number: int) -> bool:
+        """Tell whether a record is to be forgotten, and is perhaps still on disk."""
+        return number in self._deletes
+
     async def async_open(self) -> None:
         """Open the store; where that fails, it is tried again."""
-        await self._async_turn()
+        self._cancel_timer()
+        if self._task is None:
+            self._begin()
+        if (task := self._task) is not None:
+            await asyncio.wait([task])
 
     def insert(self, parcel: Parcel, *, is_urgent: bool) -> None:
         """Have a parcel written: soon, where it is on its way, and else at once."""
-        self._inserts[parcel] = None
-        self._schedule(0.0 if is_urgent else _HOLD)
+        delay = 0.0 if is_urgent else _HOLD
+        self._inserts[parcel] = self._loop.time() + delay
+        self._schedule(delay)
 
     def delete(self, parcel: Parcel) -> None:
         """Have a parcel forgotten, if it is on disk."""
-        if parcel in self._inserts:
-            del self._inserts[parcel]
-        elif parcel.row is not None:
+        self._inserts.pop(parcel, None)
+        if parcel.row is not None:
             self.delete_row(parcel.row)
 
     def delete_row(self, number: int) -> None:
         """Have a record forgotten."""
         self._refusals.pop(number, None)
-        self._deletes.append(number)
+        self._deletes[number] = None
         self._schedule(_TIDY)
 
     def set_aside(self, parcel: Parcel, problem: Problem | None) -> None:
@@ -109,22 +132,19 @@ class Journal:
 
     def want_page(self, after: int) -> None:
         """Have the next records read."""
-        self._page_after = after
-        self._schedule(0.0)
+        if not self._closing:
+            self._page_after = after
+            self._schedule(0.0)
 
     async def async_close(self) -> None:
         """Write what is not written yet, and close the file."""
         self._closing = True
         self._cancel_timer()
-        try:
-            async with asyncio.timeout(CLOSE_TIMEOUT):
-                if self._task is not None:
-                    await asyncio.wait([self._task])
-                self._page_after = None
-                await self._async_turn()
-                await self._loop.run_in_executor(None, self._store.close)
-        except TimeoutError:
-            # A thread that hangs on a dead disk cannot be stopped.
+        self._last_task = self._loop.create_task(self._async_finish())
+        _, pending = await asyncio.wait([self._last_task], timeout=CLOSE_TIMEOUT)
+        if pending:
+            # A thread that hangs on a dead disk cannot be stopped. Should it come back, it
+            # goes on as if we had waited, for the file is to be closed.
             self._listener.on_store(Problem.STORE_FAILED)
 
     # --- inside -------------------------------------------------------------------------
@@ -138,11 +158,10 @@ class Journal:
         """Have the next transaction begin, at the latest after so many seconds."""
         if self._closing or self._task is not None:
             return
-        if self.failed:
-            delay = self._delay
-        due = self._loop.time() + delay
+        is_waiting = self.failed or self._mending
+        due = self._loop.time() + (self._delay if is_waiting else delay)
         if self._timer is not None:
-            if self._timer.when() <= due or self.failed:
+            if self._timer.when() <= due or is_waiting:
                 return
             self._timer.cancel()
         self._timer = self._loop.call_at(due, self._begin)
@@ -152,15 +171,30 @@ class Journal:
         self._task = self._loop.create_task(self._async_turn(), eager_start=False)
         self._task.add_done_callback(self._on_turned)
 
-    def _on_turned(self, task: asyncio.Task[None]) -> None:
+    def _on_turned(self, _: asyncio.Task[None]) -> None:
         """Go on with what was collected meanwhile."""
         self._task = None
-        if not task.cancelled() and (err := task.exception()) is not None:
-            raise err
-        if self._inserts or self._page_after is not None:
+        if self._page_after is not None or self._damaged:
             self._schedule(0.0)
+        elif self._inserts:
+            due = min(next(iter(self._inserts.values())), self._last_due())
+            self._schedule(max(0.0, due - self._loop.time()))
         elif self._deletes or self._refusals or not self._store.is_open:
             self._schedule(_TIDY)
+
+    def _last_due(self) -> float:
+        """Return when the newest of what is to be written is due."""
+        return next(reversed(self._inserts.values()))
+
+    async def _async_finish(self) -> None:
+        """Come to an end, once nothing is under way any more."""
+        if self._task is not None:
+            await asyncio.wait([self._task])
+        self._page_after = None
+        await self._async_turn()
+        if self._damaged:
+            await self._async_turn()
+        await self._loop.run_in_executor(None, self._store.close)
 
     async def _async_turn(self) -> None:
         """Write what is collected, in one transaction, then read what is wanted."""
@@ -173,74 +207,97 @@ class Journal:
             await self._async_write()
             await self._async_read()
         except StoreError as err:
-            self._fail(err)
+            self._fail(err.problem)
+        except Exception:  # Nobody else would go on with what is collected
+            _LOGGER.exception("Unexpected error with records on disk")
+            self._fail(Problem.STORE_FAILED)
         else:
+            self._mending = False
             if self.failed:
                 self.failed = False
                 self._listener.on_store(None)
             self._delay = FIRST_DELAY
 
+    def _take_due(self) -> dict[Parcel, float]:
+        """Return what is to be written now.
+
+        What is on its way may be acknowledged before it is due. Nothing is written before
+        what was accepted before it.
+        """
+        now = self._loop.time()
+        due = self._inserts
+        if not (self._closing or self._page_after is not None) and (
+            due and self._last_due() > now
+        ):
+            due = dict(itertools.takewhile(lambda item: item[1] <= now, due.items()))
+        self._inserts = {
+            parcel: at for parcel, at in self._inserts.items() if parcel not in due
+        }
+        return due
+
     async def _async_write(self) -> None:
-        if not (self._inserts or self._deletes or self._refusals):
+        inserts = self._take_due()
+        if not (inserts or self._deletes or self._refusals):
             return
-        inserts, self._inserts = self._inserts, {}
-        deletes, self._deletes = self._deletes, []
+        deletes, self._deletes = self._deletes, {}
         refusals, self._refusals = self._refusals, {}
         parcels = list(inserts)
+        rows = [self._row(parcel) for parcel in parcels]
         try:
             numbers = await self._loop.run_in_executor(
-                None, self._apply, parcels, deletes, list(refusals.items())
+                None, self._store.apply, rows, list(deletes), list(refusals.items())
             )
-        except StoreError:
+        except BaseException:
             self._inserts = {
-                parcel: None for parcel in inserts if not parcel.is_forgotten
+                parcel: due
+                for parcel, due in inserts.items()
+                if not parcel.is_forgotten
             } | self._inserts
-            self._deletes = deletes + self._deletes
-            self._refusals = refusals | self._refusals
+            self._deletes = deletes | self._deletes
+            self._refusals = {
+                number: problem
+                for number, problem in refusals.items()
+                if number not in self._deletes
+            } | self._refusals
             raise
-        for parcel, number in zip(parcels, numbers, strict=True):
+        for parcel, row, number in zip(parcels, rows, numbers, strict=True):
             parcel.row = number
+            refusal = parcel.refusal if parcel.is_done else None
             if parcel.is_forgotten:  # Meanwhile
-                self._deletes.append(number)
-            elif parcel.is_done:
-                self._refusals[number] = parcel.refusal
+                self._deletes[number] = None
+            elif refusal != row.refusal:
+                self._refusals[number] = refusal
         self._listener.on_written(parcels)
 
-    def _apply(
-        self,
-        parcels: list[Parcel],
-        deletes: list[int],
-        refusals: list[tuple[int, str | None]],
-    ) -> list[int]:
-        """Write; in a thread."""
-        rows = [
-            Row(
-                parcel.kind.value,
-                parcel.device,
-                self._unix_time(parcel.accepted),
-                parcel.messages,
-                refusal=parcel.refusal if parcel.is_done else None,
-            )
-            for parcel in parcels
-        ]
-        return self._store.apply(rows, deletes, refusals)
+    def _row(self, parcel: Parcel) -> Row:
+        """Return a parcel as it is written; one that was lost gets its number again."""
+        return Row(
+            parcel.kind.value,
+            parcel.device,
+            self._unix_time(parcel.accepted),
+            parcel.messages,
+            parcel.row or 0,
+            parcel.refusal if parcel.is_done else None,
+        )
 
     async def _async_read(self) -> None:
         if (after := self._page_after) is None:
             return
         page = await self._loop.run_in_executor(None, self._store.read, after, PAGE)
         self._page_after = None
-        gone = set(self._deletes)
+        gone = self._deletes
         self._listener.on_page(
             page._replace(rows=[row for row in page.rows if row.id not in gone])
         )
 
-    def _fail(self, err: StoreError) -> None:
+    def _fail(self, problem: Problem) -> None:
         """Take note that the disk fails, and try again later."""
-        self._damaged |= err.problem is Problem.STORE_CORRUPT
-        was_failed, self.failed = self.failed, True
-        if self._damaged and not was_failed:
-            self._delay = 0.0  # Mending it may well succeed
-        else:
-            self._delay = min(max(self._delay * 2, FIRST_DELAY), LONGEST_DELAY)
-            self._listener.on_store(Problem.STORE_FAILED)
+        if problem is Problem.STORE_CORRUPT:
+            self._damaged = True
+            if not (self.failed or self._mending):  # To mend it may well succeed
+                self._mending = True
+                self._delay = 0.0
+                return
+        self.failed = True
+        self._delay = min(max(self._delay * 2, FIRST_DELAY), LONGEST_DELAY)
+        self._listener.on_store(Problem.STORE_FAILED)

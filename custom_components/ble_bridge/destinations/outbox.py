@@ -364,6 +364,7 @@ class Outbox:
             return
         else:
             middle = connection.head_for(waited, is_resend=parcel.sends > 1)
+        begun = []
         for message in parcel.messages:
             head, payload, qos, retain, is_object = message
             if is_object and parcel.sends > 1:
@@ -374,7 +375,8 @@ class Outbox:
                 return
             qos = min(qos, connection.maximum_qos)
             parcel.confirms |= qos > 0
-            self._begun.append((parcel, Message(head, payload, qos, retain), middle))
+            begun.append((parcel, Message(head, payload, qos, retain), middle))
+        self._begun.extend(begun)
 
     def _add_message(self, connection: MqttConnection, batch: _Batch) -> None:
         """Add the next message of a record to a batch."""

@@ -37,7 +37,7 @@ class Outcome(StrEnum):
 class Parcel:
     """The messages of one record.
 
-    `accepted` is when it was taken over (the event loop's time, s). `device` is whose it is:
+    `number` is its place among the destination's records. `accepted` is when it was taken over (the event loop's time, s). `device` is whose it is:
     what one device says stays in order. `unanswered` counts the messages that are under
     way; `sends` how often it went out, and of these `losses` how often the connection ended
     before it was acknowledged, and `tries` how often it was refused. `row` is its number on
@@ -54,6 +54,7 @@ class Parcel:
         "kind",
         "losses",
         "messages",
+        "number",
         "policy",
         "refusal",
         "row",
@@ -83,6 +84,7 @@ class Parcel:
         self.policy = policy
         self.accepted = accepted
         self.size = sum(len(m.head) + len(m.payload) for m in messages)
+        self.number = 0
         self.done: asyncio.Future[Outcome] | None = None
         self.is_done = False
         self.is_held = False
@@ -104,6 +106,8 @@ class Parcel:
     def finish(self, outcome: Outcome) -> None:
         """Count what became of it, and tell who waits for it."""
         self.is_done = True
+        if outcome is not Outcome.REFUSED:  # Perhaps it was, before
+            self.refusal = None
         tally = self.tally
         setattr(tally, outcome.value, getattr(tally, outcome.value) + 1)
         if self.done is not None and not self.done.done():

@@ -4,11 +4,15 @@ Everything here blocks and belongs into a thread, one call at a time. A commit i
 when `apply` returns (`synchronous=FULL`), so neither `kill -9` nor a power cut takes it back.
 Each record has a checksum, for SQLite itself does not notice a flipped bit in a payload. A
 file that is damaged is set aside, and what can be read of it goes into a new one.
+
+Text is written and read as bytes: a damaged one need not be UTF-8.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+import glob
 import logging
 import os
 from pathlib import Path
@@ -27,8 +31,12 @@ _HEADER: Final = struct.Struct(">BI")
 _LENGTH: Final = struct.Struct(">H")
 _RETAIN: Final = 4
 _OBJECT: Final = 8
-# Of a file that was emptied, how much may stay allocated.
+# How many pages of a file may be empty at any rate, and which part of a larger one.
 _SPARE_PAGES: Final = 256
+_SPARE_PART: Final = 0.75
+# How often a damaged file is looked into, and how far beyond the last record found.
+_PROBES: Final = 20_000
+_BEYOND: Final = 200_000
 # What leads from one version of the file (`user_version`) to the next.
 MIGRATIONS: Final[tuple[str, ...]] = (
     """
@@ -44,10 +52,30 @@ MIGRATIONS: Final[tuple[str, ...]] = (
     );
     """,
 )
-_CORRUPT: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+# What SQLite says of a file that is not what we wrote; our statements suit one that is.
+_CORRUPT: Final = frozenset(
+    {
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_ERROR,
+        sqlite3.SQLITE_CONSTRAINT,
+        sqlite3.SQLITE_MISMATCH,
+    }
+)
 _SELECT: Final = (
     "SELECT id, kind, device, accepted, refusal, messages, checksum FROM records"
 )
+# How many bytes a record's messages are; never more than what stands there.
+_SIZE: Final = "MIN(MAX(size, 0), LENGTH(messages))"
+_SELECT_SIZES: Final = f"SELECT id, kind, {_SIZE} FROM records WHERE refusal IS NULL"  # noqa: S608
+_SELECT_SUMS: Final = (
+    f"SELECT kind, COUNT(*), CAST(TOTAL({_SIZE}) AS INTEGER) FROM records"  # noqa: S608
+    " WHERE refusal IS NULL GROUP BY kind"
+)
+# No record gets as far as this.
+_HIGHEST: Final = 1 << 60
+
+type _Columns = tuple[int, bytes, bytes, float, bytes | None, bytes, int]
 
 
 class StoreError(Exception):
@@ -91,8 +119,8 @@ class Contents:
     """What is on disk: how many records of each kind wait, and how many bytes they are.
 
     `last` is the highest number that there is. `refused` are those that were set aside.
-    `damaged` tells that the file was not what it should be; `ids` are then the numbers of
-    those that could be saved.
+    `damaged` tells that the file was not what it should be; `saved` has then the kind and
+    size (bytes) of each record that waits, by its number.
     """
 
     waiting: dict[str, int] = field(default_factory=dict)
@@ -100,7 +128,7 @@ class Contents:
     last: int = 0
     refused: list[Row] = field(default_factory=list)
     damaged: bool = False
-    ids: set[int] = field(default_factory=set)
+    saved: dict[int, tuple[str, int]] = field(default_factory=dict)
 
 
 def encode_messages(messages: Iterable[Message]) -> bytes:
@@ -143,19 +171,33 @@ def decode_messages(data: bytes) -> tuple[Message, ...]:
     return tuple(messages)
 
 
+def _encode(text: str) -> bytes:
+    """Return text as it stands in the file; any str comes back as it was."""
+    return text.encode(errors="surrogatepass")
+
+
+def _decode(text: bytes) -> str:
+    return text.decode(errors="surrogatepass")
+
+
 def _checksum(row: Row, messages: bytes) -> int:
     """Return what tells a record from one with a flipped bit."""
-    text = f"{row.kind}/{row.device}/{row.accepted!r}"
-    return zlib.crc32(messages, zlib.crc32(text.encode(errors="replace")))
+    text = f"{row.id}/{row.kind}/{row.device}/{float(row.accepted)!r}"
+    return zlib.crc32(messages, zlib.crc32(_encode(text)))
 
 
-def _row(columns: tuple[int, str, str, float, str | None, bytes, int]) -> Row | None:
+def _row(columns: _Columns) -> Row | None:
     """Return a record as it was written, or None where it is not."""
     number, kind, device, accepted, refusal, messages, checksum = columns
     try:
-        row = Row(kind, device, accepted, decode_messages(messages), number, refusal)
-        return row if _checksum(row, messages) == checksum else None
-    except TypeError, ValueError:
+        row = Row(
+            _decode(kind), _decode(device), accepted, decode_messages(messages), number
+        )
+        if _checksum(row, messages) != checksum:
+            return None
+        why = None if refusal is None else refusal.decode(errors="replace")
+        return row._replace(refusal=why)
+    except AttributeError, TypeError, ValueError:
         return None
 
 
@@ -165,8 +207,9 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as err:
-        code = getattr(err, "sqlite_errorcode", 0) & 0xFF
-        problem = Problem.STORE_CORRUPT if code in _CORRUPT else Problem.STORE_FAILED
+        code = getattr(err, "sqlite_errorcode", 0)
+        is_damaged = code & 0xFF in _CORRUPT or code == sqlite3.SQLITE_IOERR_SHORT_READ
+        problem = Problem.STORE_CORRUPT if is_damaged else Problem.STORE_FAILED
         raise StoreError(problem, str(err)) from err
     except OSError as err:
         raise StoreError(Problem.STORE_FAILED, err.strerror or str(err)) from err
@@ -190,29 +233,30 @@ class RecordStore:
     def open(self) -> Contents:
         """Open the file, or make it; a damaged one is set aside. Raises StoreError."""
         try:
-            contents = self._open()
+            if self._beside(".saved").exists():  # It ended amidst `recover`
+                return self._replace()
+            return self._open()
         except StoreError as err:
-            self.close()
             if err.problem is not Problem.STORE_CORRUPT:
                 raise
-            contents = self.recover()
-        return contents
+        return self.recover()
 
     def recover(self) -> Contents:
-        """Set the file aside, and begin a new one with what can be read of it."""
+        """Set the file aside, and begin a new one with what can be read of it.
+
+        Wherever this ends early, the file or what was saved of it is there for the next try.
+        Raises StoreError.
+        """
         self.close()
-        _LOGGER.error("The file %s is damaged; it is set aside", self.path.name)
-        with _translated():
-            rows = {row.id: row for row in self._salvage()}
-            aside = self.path.with_name(f"{self.path.name}.damaged")
-            self._each_file(aside, lambda old, new: old.replace(new))
-        contents = self._open()
-        with self._transaction() as database:
-            self._insert(database, sorted(rows.values(), key=lambda row: row.id))
-        contents = self._contents()
-        contents.damaged = True
-        contents.ids = set(rows)
-        return contents
+        if not self._beside(".saved").exists():
+            _LOGGER.error("The file %s is damaged; it is set aside", self.path.name)
+            with _translated():
+                self._save()
+                for suffix in ("", "-wal", "-shm"):
+                    self._beside(f".damaged{suffix}").unlink(missing_ok=True)
+                self._beside(".new").replace(self._beside(".saved"))
+                self._sync_directory()
+        return self._replace()
 
     def apply(
         self,
@@ -222,18 +266,16 @@ class RecordStore:
     ) -> list[int]:
         """Write records and delete others, all or none; return the new ones' numbers.
 
-        `refusals` gives what is set aside, with why, and None for what waits again. Raises
-        StoreError.
+        A record that has a number keeps it. `refusals` gives what is set aside, with why,
+        and None for what waits again. Raises StoreError.
         """
-        numbers = range(self._next, self._next + len(inserts))
+        rows = []
+        following = self._next
+        for row in inserts:
+            rows.append(row if row.id else row._replace(id=following))
+            following += not row.id
         with self._transaction() as database:
-            self._insert(
-                database,
-                (
-                    row._replace(id=number)
-                    for number, row in zip(numbers, inserts, strict=True)
-                ),
-            )
+            self._insert(database, rows)
             database.executemany(
                 "DELETE FROM records WHERE id = ?", ((number,) for number in deletes)
             )
@@ -241,10 +283,10 @@ class RecordStore:
                 "UPDATE records SET refusal = ? WHERE id = ?",
                 ((problem, number) for number, problem in refusals),
             )
-        self._next = numbers.stop
+        self._next = following
         if deletes:
             self._shrink()
-        return list(numbers)
+        return [row.id for row in rows]
 
     def read(self, after: int, limit: int) -> Page:
         """Return the oldest waiting records after a number.
@@ -273,8 +315,11 @@ class RecordStore:
     def remove(self) -> None:
         """Remove the file, and what was set aside of it."""
         self.close()
-        for path in self.path.parent.glob(f"{self.path.name}*"):
-            path.unlink(missing_ok=True)
+        for path in self.path.parent.glob(f"{glob.escape(self.path.name)}*"):
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as err:  # Not a file of ours, or not ours to remove
+                _LOGGER.warning("Cannot remove %s (%s)", path.name, err.strerror)
 
     # --- inside -------------------------------------------------------------------------
 
@@ -286,13 +331,23 @@ class RecordStore:
 
     def _open(self) -> Contents:
         """Open the file and look at what is in it; raises StoreError."""
-        with _translated():
-            self.path.parent.mkdir(exist_ok=True)
-            # Nobody else's to read; SQLite gives its other files the same mode.
-            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
-            database = self._database = sqlite3.connect(
-                self.path, timeout=1.0, isolation_level=None, check_same_thread=False
-            )
+        try:
+            with _translated():
+                self.path.parent.mkdir(exist_ok=True)
+                self._make(self.path)
+                self._database = self._connect()
+                return self._contents()
+        except StoreError:
+            self.close()
+            raise
+
+    def _connect(self) -> sqlite3.Connection:
+        """Return the file, sound and of this version."""
+        database = sqlite3.connect(
+            self.path, timeout=1.0, isolation_level=None, check_same_thread=False
+        )
+        try:
+            database.text_factory = bytes
             # Exclusive: nothing else has business here, and WAL needs no shared memory.
             for pragma in (
                 "locking_mode = EXCLUSIVE",
@@ -302,12 +357,26 @@ class RecordStore:
                 "journal_size_limit = 1048576",
             ):
                 database.execute(f"PRAGMA {pragma}")
-            if database.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+            if database.execute("PRAGMA quick_check(1)").fetchone() != (b"ok",):
                 raise StoreError(Problem.STORE_CORRUPT, "The file is damaged")
             self._migrate(database)
-            return self._contents()
+        except BaseException:
+            with suppress(sqlite3.Error):
+                database.close()
+            raise
+        return database
 
-    def _migrate(self, database: sqlite3.Connection) -> None:
+    @staticmethod
+    def _make(path: Path) -> None:
+        """Make a file that nobody else may read; SQLite's others get the same mode.
+
+        One that is there is not touched: to close it would end SQLite's locks on it.
+        """
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+
+    @staticmethod
+    def _migrate(database: sqlite3.Connection) -> None:
         """Bring the file to this version; one of a later version is left alone."""
         (version,) = database.execute("PRAGMA user_version").fetchone()
         if version > len(MIGRATIONS):
@@ -324,27 +393,31 @@ class RecordStore:
         contents = Contents()
         with _translated():
             database = self._open_database
+            marks = ", ".join("?" * len(self._kinds))
+            contents.damaged = (
+                database.execute(
+                    f"DELETE FROM records WHERE kind NOT IN ({marks})",  # noqa: S608
+                    tuple(self._kinds),
+                ).rowcount
+                > 0
+            )
             (last,) = database.execute("SELECT MAX(id) FROM records").fetchone()
             contents.last = last or 0
-            self._next = contents.last + 1
-            for kind, count, size in database.execute(
-                "SELECT kind, COUNT(*), SUM(size) FROM records WHERE refusal IS NULL"
-                " GROUP BY kind"
-            ).fetchall():
-                if kind in self._kinds:
-                    contents.waiting[kind] = count
-                    contents.size += size
-                else:
-                    database.execute("DELETE FROM records WHERE kind IS ?", (kind,))
-                    contents.damaged = True
+            if contents.last > _HIGHEST:
+                raise StoreError(Problem.STORE_CORRUPT, "A number is damaged")
+            # A number is not used twice, for who asks for the rows after one.
+            self._next = max(self._next, contents.last + 1)
+            for kind, count, size in database.execute(_SELECT_SUMS).fetchall():
+                contents.waiting[_decode(kind)] = count
+                contents.size += size
             refused = database.execute(
                 f"{_SELECT} WHERE refusal IS NOT NULL ORDER BY id"
             ).fetchall()
-        contents.refused = [
-            row
-            for found in refused
-            if (row := _row(found)) is not None and row.kind in self._kinds
-        ][-MAX_REFUSED:]
+        rows = [row for found in refused if (row := _row(found)) is not None]
+        contents.refused = rows[-MAX_REFUSED:]
+        kept = {row.id for row in contents.refused}
+        if useless := [found[0] for found in refused if found[0] not in kept]:
+            self.apply([], useless)
         return contents
 
     @contextmanager
@@ -364,12 +437,12 @@ class RecordStore:
     @staticmethod
     def _insert(database: sqlite3.Connection, rows: Iterable[Row]) -> None:
         database.executemany(
-            "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 (
                     row.id,
                     row.kind,
-                    row.device,
+                    _encode(row.device),
                     row.accepted,
                     row.size,
                     row.refusal,
@@ -381,33 +454,108 @@ class RecordStore:
         )
 
     def _shrink(self) -> None:
-        """Give back what a long outage took, once nothing waits any more."""
-        with _translated():
+        """Give back what a long outage took, once most of the file is empty."""
+        # What was asked for is done; if anything is wrong here, it will show elsewhere.
+        with suppress(sqlite3.Error):
             database = self._open_database
             (spare,) = database.execute("PRAGMA freelist_count").fetchone()
-            if spare > _SPARE_PAGES and database.execute(
-                "SELECT NOT EXISTS (SELECT 1 FROM records)"
-            ).fetchone() == (1,):
+            if spare <= _SPARE_PAGES:
+                return
+            (pages,) = database.execute("PRAGMA page_count").fetchone()
+            if spare > _SPARE_PART * pages:
                 database.execute("PRAGMA incremental_vacuum").fetchall()
                 database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
-    def _salvage(self) -> Iterator[Row]:
-        """Return what can be read of a damaged file, from its beginning and its end."""
-        for order in ("ASC", "DESC"):
-            with (
-                suppress(sqlite3.Error),
-                closing(sqlite3.connect(self.path, isolation_level=None)) as database,
-            ):
-                for found in database.execute(f"{_SELECT} ORDER BY id {order}"):
-                    row = _row(found)
-                    if row is not None and row.kind in self._kinds:
-                        yield row
+    def _beside(self, suffix: str) -> Path:
+        """Return a file beside ours."""
+        return self.path.with_name(self.path.name + suffix)
 
-    def _each_file(self, aside: Path, move: Callable[[Path, Path], object]) -> None:
-        """Move the file and SQLite's own beside it."""
-        for suffix in ("", "-wal", "-shm"):
-            old = self.path.with_name(self.path.name + suffix)
-            new = aside.with_name(aside.name + suffix)
-            new.unlink(missing_ok=True)
-            if old.exists():
-                move(old, new)
+    def _sync_directory(self) -> None:
+        """Have the names of files outlast a power cut."""
+        descriptor = os.open(self.path.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _save(self) -> None:
+        """Write what can be read of the file into one beside it."""
+        new = self._beside(".new")
+        new.unlink(missing_ok=True)
+        self._make(new)
+        with closing(sqlite3.connect(new, isolation_level=None)) as database:
+            for pragma in (
+                "auto_vacuum = INCREMENTAL",
+                "journal_mode = MEMORY",
+                "synchronous = FULL",
+            ):
+                database.execute(f"PRAGMA {pragma}")
+            self._migrate(database)
+            database.execute("BEGIN")
+            self._insert(database, self._salvage())
+            database.execute("COMMIT")
+
+    def _replace(self) -> Contents:
+        """Put what was saved in the place of the damaged file; raises StoreError.
+
+        The log goes first: SQLite would take it for that of the new file.
+        """
+        with _translated():
+            for suffix in ("-wal", "-shm", ""):
+                if (old := self._beside(suffix)).exists():
+                    old.replace(self._beside(f".damaged{suffix}"))
+            self._beside(".saved").replace(self.path)
+            self._sync_directory()
+        contents = self._open()
+        with _translated():
+            contents.saved = {
+                number: (_decode(kind), size)
+                for number, kind, size in self._open_database.execute(_SELECT_SIZES)
+            }
+        contents.damaged = True
+        return contents
+
+    def _salvage(self) -> Iterator[Row]:
+        """Return what can be read of a damaged file; some of it perhaps twice.
+
+        Where a scan ends at what is damaged, what lies beyond is looked for by halves.
+        """
+        with (
+            suppress(sqlite3.Error),
+            closing(sqlite3.connect(self.path, isolation_level=None)) as database,
+        ):
+            database.text_factory = bytes
+            newest = max(self._next, *self._ends(database)) + _BEYOND
+            gaps = deque([(0, newest)])
+            for _ in range(_PROBES):
+                if not gaps:
+                    return
+                first, end = gaps.popleft()
+                for order in ("ASC", "DESC"):
+                    try:
+                        for found in database.execute(
+                            f"{_SELECT} WHERE id >= ? AND id < ? ORDER BY id {order}",
+                            (first, end),
+                        ):
+                            if order == "ASC":
+                                first = max(first, found[0] + 1)
+                            else:
+                                end = min(end, found[0])
+                            row = _row(found)
+                            if row is not None and row.kind in self._kinds:
+                                yield row
+                    except sqlite3.Error:
+                        continue
+                    break
+                else:
+                    middle = (first + end) // 2
+                    if first < middle:
+                        gaps += ((first, middle), (middle, end))
+
+    @staticmethod
+    def _ends(database: sqlite3.Connection) -> Iterator[int]:
+        """Return how far the numbers of a damaged file seem to go."""
+        for which in ("SELECT MIN(id) FROM records", "SELECT MAX(id) FROM records"):
+            with suppress(sqlite3.Error):
+                for (number,) in database.execute(which):
+                    yield min(number or 0, _HIGHEST)
