@@ -12,8 +12,10 @@ from homeassistant.helpers import issue_registry as ir
 from paho.mqtt.enums import MQTTProtocolVersion
 import pytest
 
+from custom_components.ble_bridge import backup
 from custom_components.ble_bridge.const import DOMAIN
 from custom_components.ble_bridge.destinations.mqtt import MqttDestination
+from custom_components.ble_bridge.destinations.store import RecordStore
 from custom_components.ble_bridge.records import RecordKind, Tally
 from scripts.simulation.broker import Mosquitto
 from scripts.simulation.subscriber import Subscriber
@@ -412,3 +414,30 @@ async def test_slow_network(home: Home, monkeypatch: pytest.MonkeyPatch) -> None
         assert destination(home).outbox._timeout == pytest.approx(0.2)
         assert tally(home, RecordKind.ALERT).acknowledged == 1
         await home.hass.config_entries.async_unload(home.entry.entry_id)
+
+
+async def test_backup(home: Home, stores_fixture: Path) -> None:
+    """While a backup is made the file alone is whole, and nothing is written to it."""
+    await home.start({**BALCONY, "alerts": [WARM]}, delivery=DURABLE)
+    await say(home, 21)
+    await home.settle()
+    await cut_off(home)
+    await say(home, 22)
+    await wait_until(lambda: stored(stores_fixture) == 1)
+    await backup.async_pre_backup(home.hass)
+    (path,) = stores_fixture.glob("*.db")
+    whole = path.read_bytes()
+    await say(home, 26)
+    await asyncio.sleep(0.2)
+    assert path.read_bytes() == whole
+    copy = stores_fixture.parent / "restored.db"
+    copy.write_bytes(whole)
+    store = RecordStore(copy, list(RecordKind))
+    assert sum(store.open().waiting.values()) == 1
+    store.close()
+    assert tally(home, RecordKind.READING).waiting == 2
+    await backup.async_post_backup(home.hass)
+    await wait_until(lambda: stored(stores_fixture) == 3)
+    await home.broker.start()
+    await delivered(home)
+    assert not tally(home, RecordKind.READING).dropped

@@ -6,6 +6,7 @@ that is acknowledged before its turn never touches the disk.
 
 import asyncio
 from collections.abc import Callable, Iterable
+import contextlib
 import itertools
 import logging
 from typing import Final, Protocol
@@ -72,6 +73,7 @@ class Journal:
         self._last_task: asyncio.Task[None] | None = None
         self._delay = FIRST_DELAY
         self._closing = False
+        self._paused = False
 
     @property
     def unwritten(self) -> int:
@@ -147,6 +149,20 @@ class Journal:
             # goes on as if we had waited, for the file is to be closed.
             self._listener.on_store(Problem.STORE_FAILED)
 
+    async def async_pause(self) -> None:
+        """Leave the file alone, and whole, until `resume`: somebody wants to copy it."""
+        self._paused = True
+        self._cancel_timer()
+        if self._task is not None:
+            await asyncio.wait([self._task])
+        with contextlib.suppress(StoreError):
+            await self._loop.run_in_executor(None, self._store.checkpoint)
+
+    def resume(self) -> None:
+        """Write again."""
+        self._paused = False
+        self._go_on()
+
     # --- inside -------------------------------------------------------------------------
 
     def _cancel_timer(self) -> None:
@@ -156,7 +172,7 @@ class Journal:
 
     def _schedule(self, delay: float) -> None:
         """Have the next transaction begin, at the latest after so many seconds."""
-        if self._closing or self._task is not None:
+        if self._closing or self._paused or self._task is not None:
             return
         is_waiting = self.failed or self._mending
         due = self._loop.time() + (self._delay if is_waiting else delay)
@@ -174,6 +190,10 @@ class Journal:
     def _on_turned(self, _: asyncio.Task[None]) -> None:
         """Go on with what was collected meanwhile."""
         self._task = None
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Have written or read what is collected."""
         if self._page_after is not None or self._damaged:
             self._schedule(0.0)
         elif self._inserts:

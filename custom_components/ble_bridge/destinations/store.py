@@ -305,6 +305,11 @@ class RecordStore:
         last = columns[-1][0] if columns else after
         return Page(rows, last, len(columns) < limit)
 
+    def checkpoint(self) -> None:
+        """Have all that is committed in the file itself. Raises StoreError."""
+        with _translated():
+            self._open_database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
     def close(self) -> None:
         """Close the file."""
         if (database := self._database) is not None:
