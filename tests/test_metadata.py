@@ -29,6 +29,7 @@ from custom_components.ble_bridge import (
     actions as actions_module,
     binary_sensor,
     event,
+    fix_flows,
     sensor,
 )
 from custom_components.ble_bridge.alerts import RuleKind
@@ -398,23 +399,44 @@ def test_errors_and_reasons() -> None:
 def test_issues() -> None:
     """Each issue has a text; those that are mended in place have a form."""
     issues = TEXTS["issues"]
-    said = strings("repairs.py")
-    mended = {
-        "client_id_taken": ("destination_removed", set[str]()),
-        "key_missing": ("device_removed", {"invalid_key", "key_wrong"}),
-        "key_wrong": ("device_removed", {"invalid_key", "key_wrong"}),
+    said = strings("repairs.py") | set(Problem)
+    of_ca = {f"ca_{fault}" for fault in ("invalid", "outdated", "early")}
+    of_client = {fault.value for fault in Fault if fault.startswith("client_")}
+    of_client |= {"client_certificate_missing"}
+    files: dict[str, set[str]] = {
+        "ca_certificate": of_ca,
+        "client_certificate": of_client,
     }
-    told = {"broker_missing", "broker_refused", "scanner_silent"}
+    raised = {"invalid_key", "key_wrong", "no_connection"} & codes("fix_flows.py")
+    raised |= errors_of("InputError", "fix_flows.py") | set(Fault) | set(Problem)
+    raised |= errors_of("InputError", "destination_input.py")
+    mended: dict[str, tuple[set[str], set[str], set[str]]] = {
+        "client_id_taken": ({"destination_removed"}, set(), set()),
+        "store_corrupt": (set(), set(), set()),
+    }
+    for issue in ("key_missing", "key_wrong"):
+        errors = {"invalid_key", "key_wrong"}
+        mended[issue] = ({"device_removed"}, errors, {"key"})
+    for problem, fields in fix_flows._FIELDS.items():
+        names = {str(key) for key in fields}
+        errors = {problem.value, "no_connection"}
+        errors |= {fault for name in names for fault in files.get(name, ())}
+        errors |= {"upload_gone"} if names & set(files) else {"invalid_server_name"}
+        mended[problem.value] = ({"destination_removed"}, errors, names)
+    for issue in ("not_authorized", "quota_exceeded", "too_large"):
+        aborts = {"destination_removed", "not_loaded"}
+        mended[issue] = (aborts, {issue, "no_connection"}, set())
+    told = {"broker_missing", "broker_refused", "broker_certificate", "scanner_silent"}
+    told |= {"ca_expires", "client_certificate_expires", "store_failed"}
     assert set(issues) == told | set(mended) <= said
-    for issue, (reason, errors) in mended.items():
+    for issue, (aborts, errors, names) in mended.items():
         assert set(issues[issue]) == {"title", "fix_flow"}
         flow = issues[issue]["fix_flow"]
         assert set(flow["step"]) == {"confirm"}
-        assert set(flow["abort"]) == {reason}
-        assert set(flow.get("error", ())) == errors
-        of_form = {"key"} if errors else set()
+        assert set(flow.get("abort", ())) == aborts
+        assert set(flow.get("error", ())) == errors <= raised
         for kind in ("data", "data_description"):
-            assert set(flow["step"]["confirm"].get(kind, ())) == of_form
+            assert set(flow["step"]["confirm"].get(kind, ())) == names
     for issue in told:
         assert set(issues[issue]) == {"title", "description"}
 

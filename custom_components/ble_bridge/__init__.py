@@ -76,6 +76,8 @@ def _delete_key_issues(hass: HomeAssistant, entry: BleBridgeConfigEntry) -> None
 async def async_remove_entry(hass: HomeAssistant, entry: BleBridgeConfigEntry) -> None:
     """Leave nothing behind: neither here nor, where it can be reached, on a broker."""
     _delete_key_issues(hass, entry)
+    for subentry_id in entry.subentries:
+        repairs.async_forget(hass, subentry_id)
     store = BridgeStore(hass)
     await store.async_load()
     try:

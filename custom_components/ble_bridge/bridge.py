@@ -187,6 +187,7 @@ class Bridge:
                 self.hass, SIGNAL_CONFIG_ENTRY_CHANGED, self._on_entry_changed
             )
         )
+        self._timers.append(repairs.async_watch_certificates(self.hass, self.entry))
         self.devices.start(self.feed.advertisers)
         self.feed.start()
         self.devices.catch_up()

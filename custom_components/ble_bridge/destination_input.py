@@ -235,7 +235,7 @@ async def _async_security(
     if client and None in (data[CONF_CLIENT_CERTIFICATE], data[CONF_CLIENT_KEY]):
         raise InputError("client_certificate_missing")
     server_name = (said.get(CONF_SERVER_NAME) or "").strip() or None
-    if server_name is not None and not _is_server_name(server_name):
+    if server_name is not None and not is_server_name(server_name):
         raise InputError("invalid_server_name")
     alpn = lines(said.get(CONF_ALPN, ()))
     if len(alpn) > MAX_LINES or not all(
@@ -457,7 +457,7 @@ def _is_host(host: str) -> bool:
     )
 
 
-def _is_server_name(name: str) -> bool:
+def is_server_name(name: str) -> bool:
     """Tell whether TLS can ask for a name."""
     try:
         name.encode("idna")
