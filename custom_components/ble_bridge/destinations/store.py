@@ -65,6 +65,8 @@ _CORRUPT: Final = frozenset(
 _SELECT: Final = (
     "SELECT id, kind, device, accepted, refusal, messages, checksum FROM records"
 )
+_UPWARDS: Final = "WHERE id >= ? AND id < ? ORDER BY id ASC"
+_DOWNWARDS: Final = "WHERE id >= ? AND id < ? ORDER BY id DESC"
 # How many bytes a record's messages are; never more than what stands there.
 _SIZE: Final = "MIN(MAX(size, 0), LENGTH(messages))"
 _SELECT_SIZES: Final = f"SELECT id, kind, {_SIZE} FROM records WHERE refusal IS NULL"  # noqa: S608
@@ -347,15 +349,20 @@ class RecordStore:
             raise
 
     def _connect(self) -> sqlite3.Connection:
-        """Return the file, sound and of this version."""
+        """Return the file, sound and of this version; a later one's is left alone."""
         database = sqlite3.connect(
             self.path, timeout=1.0, isolation_level=None, check_same_thread=False
         )
         try:
             database.text_factory = bytes
             # Exclusive: nothing else has business here, and WAL needs no shared memory.
+            database.execute("PRAGMA locking_mode = EXCLUSIVE")
+            (version,) = database.execute("PRAGMA user_version").fetchone()
+            if version > len(MIGRATIONS):
+                raise StoreError(
+                    Problem.STORE_FAILED, "The file is of a later version of BLE Bridge"
+                )
             for pragma in (
-                "locking_mode = EXCLUSIVE",
                 "auto_vacuum = INCREMENTAL",
                 "journal_mode = WAL",
                 "synchronous = FULL",
@@ -382,12 +389,8 @@ class RecordStore:
 
     @staticmethod
     def _migrate(database: sqlite3.Connection) -> None:
-        """Bring the file to this version; one of a later version is left alone."""
+        """Bring the file to this version."""
         (version,) = database.execute("PRAGMA user_version").fetchone()
-        if version > len(MIGRATIONS):
-            raise StoreError(
-                Problem.STORE_FAILED, "The file is of a later version of BLE Bridge"
-            )
         for number, script in enumerate(MIGRATIONS[version:], version + 1):
             database.executescript(
                 f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {number}; COMMIT"
@@ -523,39 +526,44 @@ class RecordStore:
     def _salvage(self) -> Iterator[Row]:
         """Return what can be read of a damaged file; some of it perhaps twice.
 
-        Where a scan ends at what is damaged, what lies beyond is looked for by halves.
+        Where a scan ends at what is damaged, what lies beyond is looked for by halves, down
+        to single records: a scan does not give the last one before it ends.
         """
         with (
             suppress(sqlite3.Error),
             closing(sqlite3.connect(self.path, isolation_level=None)) as database,
         ):
             database.text_factory = bytes
-            newest = max(self._next, *self._ends(database)) + _BEYOND
+            newest = max((self._next, *self._ends(database))) + _BEYOND
             gaps = deque([(0, newest)])
             for _ in range(_PROBES):
                 if not gaps:
                     return
                 first, end = gaps.popleft()
-                for order in ("ASC", "DESC"):
-                    try:
-                        for found in database.execute(
-                            f"{_SELECT} WHERE id >= ? AND id < ? ORDER BY id {order}",
-                            (first, end),
-                        ):
-                            if order == "ASC":
-                                first = max(first, found[0] + 1)
-                            else:
-                                end = min(end, found[0])
-                            row = _row(found)
-                            if row is not None and row.kind in self._kinds:
-                                yield row
-                    except sqlite3.Error:
+                try:
+                    if end - first <= 1:
+                        yield from self._good(database, "WHERE id = ?", (first,))
                         continue
-                    break
-                else:
+                    for row in self._good(database, _UPWARDS, (first, end)):
+                        first = max(first, row.id + 1)
+                        yield row
+                except sqlite3.Error:
+                    with suppress(sqlite3.Error):
+                        for row in self._good(database, _DOWNWARDS, (first, end)):
+                            end = min(end, row.id)
+                            yield row
+                        continue
                     middle = (first + end) // 2
-                    if first < middle:
-                        gaps += ((first, middle), (middle, end))
+                    gaps += ((first, middle), (middle, end))[first == middle :]
+
+    def _good(
+        self, database: sqlite3.Connection, where: str, values: tuple[int, ...]
+    ) -> Iterator[Row]:
+        """Return the sound records of some; raises sqlite3.Error where the file is not."""
+        for found in database.execute(f"{_SELECT} {where}", values):
+            row = _row(found)
+            if row is not None and row.kind in self._kinds:
+                yield row
 
     @staticmethod
     def _ends(database: sqlite3.Connection) -> Iterator[int]:
