@@ -88,8 +88,7 @@ class Link:
 class FaultProxy:
     """Passes on what is said between clients and a broker, as long as it pleases.
 
-    `rate` (bytes a second, each way) and `delay` (s, each way) slow it down; `refuses`
-    ends new connections at once; `swallows` takes what comes on every connection and
+    `rate` (bytes a second, each way) and `delay` (s, each way) slow it down; `swallows` takes what comes on every connection and
     passes on nothing, and these stay dead; `refuses_5` answers MQTT 5 as an old broker does;
     `cut_after` bytes to the broker end all connections; `rejections` gives the reason code
     with which a PUBLISH (MQTT 5, QoS 1) is answered in place of the broker, by what its
@@ -101,7 +100,6 @@ class FaultProxy:
         self.port = 0
         self.rate: int | None = None
         self.delay = 0.0
-        self.refuses = False
         self.swallows = False
         self.refuses_5 = False
         self.cut_after: int | None = None
@@ -116,25 +114,34 @@ class FaultProxy:
 
     async def __aenter__(self) -> Self:
         """Listen."""
-        listener = socket.create_server((LOOPBACK, 0))
+        await self.listen()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop listening, and end all connections."""
+        self.refuse()
+        self.cut()
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def listen(self) -> None:
+        """Take connections, always on the same port."""
+        if self._server is not None:
+            return
+        listener = socket.create_server((LOOPBACK, self.port))
         # What the kernel keeps would be a second broker with a long memory.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * _BUFFER)
         self.port = listener.getsockname()[1]
         self._server = await asyncio.start_server(
             self._on_client, sock=listener, limit=_BUFFER
         )
-        return self
 
-    async def __aexit__(self, *_: object) -> None:
-        """Stop listening, and end all connections."""
-        if self._server is None:
-            return
-        self._server.close()
-        self.cut()
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._server.wait_closed()
+    def refuse(self) -> None:
+        """Take no further connections: nobody listens."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
 
     @property
     def age(self) -> float:
@@ -168,9 +175,6 @@ class FaultProxy:
         """Serve one client."""
         link: Link | None = None
         try:
-            if self.refuses:
-                reset(writer)
-                return
             back, onward = await asyncio.open_connection(
                 LOOPBACK, self._target, limit=_BUFFER
             )

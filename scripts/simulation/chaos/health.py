@@ -21,6 +21,8 @@ _ALARMS: Final = (
     "Fatal Python error",
     "Logging error",
 )
+# What Home Assistant says at each start on a machine without these programs.
+_ELSEWHERE: Final = ("[haffmpeg.core]", "[homeassistant.components.camera.img_util]")
 _WATCHED: Final = "ble_bridge"
 _RECORD: Final = re.compile(
     r"^(?:\x1b\[\d*m)?\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+ ", re.MULTILINE
@@ -68,7 +70,7 @@ def complaints(
     """Return what is wrong according to a log, but for what contains an allowed text."""
     found = []
     slow: list[tuple[float, str]] = []
-    allowed = tuple(allowed)
+    allowed = (*allowed, *_ELSEWHERE)
     for record in records:
         if (match := _EXECUTING.search(record)) and _WATCHED in match[1]:
             slow.append((float(match[2]), match[1]))

@@ -85,6 +85,10 @@ class Receipts:
         else:
             self._newest[device] = number
 
+    def is_overtaken(self, device: str, number: int) -> bool:
+        """Tell whether a later number of the device arrived."""
+        return number < self._newest.get(device, 0)
+
     def has(self, device: str, number: int) -> bool:
         """Tell whether a number arrived."""
         return number in self.arrived.get(device, ())

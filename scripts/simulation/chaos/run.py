@@ -20,6 +20,7 @@ from .ledger import Position
 
 RECOVERY_SECONDS: Final = 100.0
 SETTLE_SECONDS: Final = 10.0
+HOPE_SECONDS: Final = 15.0
 SAMPLE_SECONDS: Final = 0.5
 LATE: Final = 3.0  # Of a debug loop on a busy machine
 # What Home Assistant's own parts may have opened meanwhile.
@@ -32,7 +33,8 @@ _SHOWN: Final = 10
 class Result:
     """What a fault did. Records are readings, those of each destination that it hit.
 
-    `recovery_s` is the time from its end until all that had been said was delivered;
+    `recovery_s` is the time from its end until all that had been said was delivered, and the
+    next number of each device;
     `late_s` how late the event loop was at most; `rss_mb` the memory afterwards; `dropped`
     what became of records that were neither delivered nor wait.
     """
@@ -78,7 +80,7 @@ class Run:
         try:
             await fault.do(house, seconds or fault.seconds, self._random)
             ended = time.monotonic()
-            if await self._delivered(begin, house.ledger.position()):
+            if await self._delivered(begin, await self._one_more()):
                 result.recovery_s = round(time.monotonic() - ended, 2)
         finally:
             sampling.cancel()
@@ -134,22 +136,38 @@ class Run:
                 await self._house.sample()
             await asyncio.sleep(SAMPLE_SECONDS)
 
+    async def _one_more(self) -> Position:
+        """Wait until each device has said one number more, and return these."""
+        ledger = self._house.ledger
+        wanted = {device: last + 1 for device, last in ledger.position().items()}
+        async with asyncio.timeout(SETTLE_SECONDS):
+            while any(len(ledger.said[device]) < n for device, n in wanted.items()):
+                await asyncio.sleep(_POLL)
+        return wanted
+
     async def _delivered(
         self, begin: Position, end: Position, seconds: float = RECOVERY_SECONDS
     ) -> bool:
-        """Wait until all that was heard in between has arrived everywhere."""
+        """Wait until all that was heard in between has arrived everywhere.
+
+        What is still missing long after later numbers of its device will not come.
+        """
         house = self._house
         missing = {name: list(house.ledger.heard(begin, end)) for name in house.outlets}
         deadline = time.monotonic() + seconds
-        while True:
+        count, hope = -1, deadline
+        while left := sum(map(len, missing.values())):
+            if time.monotonic() > min(deadline, hope):
+                return False
+            await asyncio.sleep(_POLL)
+            overtaken = True
             for name, numbers in missing.items():
                 receipts = house.outlets[name].receiver.receipts
                 missing[name] = [n for n in numbers if not receipts.has(*n)]
-            if not any(missing.values()):
-                return True
-            if time.monotonic() > deadline:
-                return False
-            await asyncio.sleep(_POLL)
+                overtaken &= all(receipts.is_overtaken(*n) for n in missing[name])
+            if left != count or not overtaken:
+                count, hope = left, time.monotonic() + HOPE_SECONDS
+        return True
 
     async def _settle(self, fault: Fault, result: Result) -> None:
         """Wait until nothing is left of a fault, and note what is."""
