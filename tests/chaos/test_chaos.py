@@ -38,7 +38,7 @@ class House:
         return self._results[name]
 
 
-@pytest.fixture(name="house", scope="session")
+@pytest.fixture(name="house", scope="module")
 def house_fixture(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[House]:
@@ -47,7 +47,7 @@ def house_fixture(
         option
         for item in request.session.items
         if item.path == request.path and isinstance(item, pytest.Function)
-        for option in ("--only", item.callspec.params["name"])
+        for option in ("--only", str(item.callspec.params["name"]))
     ]
     directory = tmp_path_factory.mktemp("chaos")
     log = directory.with_name("chaos.log")
