@@ -84,7 +84,7 @@ class BleBridge:
         """Wait until nothing waits."""
         while self._destination.outbox.waiting:
             await asyncio.sleep(0.001)
-        sent, self._sent = self._sent, self._destination.sent
+        sent, self._sent = self._sent, self._destination.delivered
         return self._sent - sent
 
 

@@ -6,6 +6,7 @@ that is filled in, and look at what a user sees: states, and messages on the bro
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from homeassistant.components import bluetooth
@@ -57,6 +58,17 @@ def auto_enable_custom_integrations(
     enable_custom_integrations: None, socket_enabled: None
 ) -> None:
     """Let Home Assistant find the integration, and everyone the loopback."""
+
+
+@pytest.fixture(autouse=True)
+def stores_fixture(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Have records on disk in a directory of the test's own; return it."""
+    directory = tmp_path / "records"
+    monkeypatch.setattr(
+        "custom_components.ble_bridge.bridge.store_path",
+        lambda _, subentry_id: directory / f"{DOMAIN}.{subentry_id}.db",
+    )
+    return directory
 
 
 @pytest.fixture(name="add_scanner")

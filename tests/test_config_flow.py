@@ -23,6 +23,8 @@ from scripts.simulation.subscriber import Subscriber
 
 from .conftest import is_connected, wait_until
 from .forms import (
+    CONNECTION,
+    DELIVERY,
     FIELDS,
     VALUES,
     Answer,
@@ -145,6 +147,8 @@ async def test_defaults(hass: HomeAssistant, broker: Mosquitto) -> None:
         "raw": True,
         "fields": FIELDS,
         "values": VALUES,
+        "delivery": DELIVERY,
+        **CONNECTION,
     }
 
 
@@ -236,7 +240,7 @@ async def test_nothing_listens(hass: HomeAssistant, broker: Mosquitto) -> None:
         ("3.1.1", connack(0x05), "invalid_auth"),
         ("auto", connack(0x88), "server_unavailable"),
         ("auto", connack(0x89), "server_unavailable"),
-        ("auto", connack(0x97), "server_unavailable"),
+        ("auto", connack(0x97), "quota_exceeded"),
         ("auto", connack(0x9F), "server_unavailable"),
         ("3.1.1", connack(0x03), "server_unavailable"),
         ("auto", connack(0x80), "refused"),
@@ -319,7 +323,12 @@ async def test_certificate(
 
 
 @pytest.mark.parametrize(
-    ("host", "expired"), [("127.0.0.1", True), ("broker.example", False)]
+    ("host", "expired", "error"),
+    [
+        ("127.0.0.1", True, "certificate_expired"),
+        ("127.0.0.2", False, "certificate_name"),
+        ("broker.example", False, "certificate_name"),
+    ],
 )
 async def test_certificate_not_good(
     hass: HomeAssistant,
@@ -327,6 +336,7 @@ async def test_certificate_not_good(
     monkeypatch: pytest.MonkeyPatch,
     host: str,
     expired: bool,
+    error: str,
 ) -> None:
     """A certificate of a known authority is expired, or made for another name."""
     certificate = make_certificate(tmp_path, host, expired=expired)
@@ -335,7 +345,7 @@ async def test_certificate_not_good(
         certificate=certificate.path, key=certificate.key, directory=tmp_path
     ) as broker:
         form = bridge_form(broker.port, tls=True)
-        await is_refused(hass, form, {"base": "certificate_untrusted"})
+        await is_refused(hass, form, {"base": error})
 
 
 async def test_tls_on_a_plain_port(hass: HomeAssistant, broker: Mosquitto) -> None:
@@ -368,13 +378,13 @@ async def test_port_of_tls(
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate.path))
     plain = free_port()
     monkeypatch.setattr(
-        "custom_components.ble_bridge.destination_form.DEFAULT_PORT", plain
+        "custom_components.ble_bridge.destination_input.DEFAULT_PORT", plain
     )
     async with Mosquitto(
         certificate=certificate.path, key=certificate.key, directory=tmp_path
     ) as broker:
         monkeypatch.setattr(
-            "custom_components.ble_bridge.destination_form.DEFAULT_PORT_TLS",
+            "custom_components.ble_bridge.destination_input.DEFAULT_PORT_TLS",
             broker.port,
         )
         result = await submit(hass, await begin(hass), bridge_form(plain, tls=True))

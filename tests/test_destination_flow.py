@@ -23,7 +23,17 @@ from scripts.simulation.processes import LOOPBACK, free_port
 from scripts.simulation.subscriber import Subscriber
 
 from .conftest import SimulatedScanner, destination_data, is_connected, wait_until
-from .forms import FIELDS, LAYOUTS, VALUES, destination_form
+from .forms import (
+    ADVANCED,
+    CONNECTION,
+    DELIVERY,
+    FIELDS,
+    LAYOUTS,
+    SECURITY,
+    TRANSPORT,
+    VALUES,
+    destination_form,
+)
 
 # What a bridge keeps on a broker: its own status, and that of each scanner, the first of
 # which is the local adapter.
@@ -70,11 +80,15 @@ def is_connected_to(hass: HomeAssistant, suffix: str) -> bool:
 
 
 def shown(result: Any) -> dict[str, Any]:
-    """Return what the form shows; the advanced settings among the rest."""
+    """Return what the form shows; that of layouts and of delivery by section."""
     fields = {**result["data_schema"].schema}
-    layouts = {name: suggested(fields.pop(name).schema.schema) for name in LAYOUTS}
-    fields |= fields.pop("advanced").schema.schema
-    return {**suggested(fields), **layouts}
+    sections = {
+        name: suggested(fields.pop(name).schema.schema)
+        for name in (*LAYOUTS, "delivery")
+    }
+    for name in ("security", "transport", "advanced"):
+        fields |= fields.pop(name).schema.schema
+    return {**suggested(fields), **sections}
 
 
 def suggested(fields: Any) -> dict[str, Any]:
@@ -192,6 +206,7 @@ async def test_topics_of_another(
     assert result["errors"] == {"base": "topic_base_taken"}
     assert result["description_placeholders"] == {
         "base": "telemetry",
+        "date": "",
         "destination": f"127.0.0.1:{broker.port}",
     }
     # It can go to another broker under that base, or here under another one.
@@ -277,14 +292,11 @@ async def test_change(hass: HomeAssistant, setup: Callable[..., Any]) -> None:
             "host": "127.0.0.1",
             "port": broker.port,
             "username": "ble",
-            "topic_base": "ble",
-            "raw": True,
-            "tls": False,
-            "qos": "0",
-            "protocol": "auto",
+            **SECURITY,
+            **TRANSPORT,
+            **ADVANCED,
             "client_id": "ble-bridge-test",
-            "keepalive": 60,
-            "clean_session": True,
+            "delivery": DELIVERY,
             "fields": FIELDS,
             "values": VALUES,
         }
@@ -300,6 +312,8 @@ async def test_change(hass: HomeAssistant, setup: Callable[..., Any]) -> None:
             qos=1,
             keepalive=30,
             raw=True,
+            delivery=DELIVERY,
+            **CONNECTION,
             **LAYOUTS,
         )
         await hass.config_entries.async_unload(entry.entry_id)

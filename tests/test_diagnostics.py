@@ -108,10 +108,13 @@ async def test_counters_add_up(
     assert destination["counters"] == {
         "received": 47,
         "filtered": 7,
+        "acknowledged": 0,
         "sent": 40,
         "dropped": 0,
         "away": 0,
         "overflow": 0,
+        "expired": 0,
+        "refused": 0,
         "failed": 0,
         "waiting": 0,
     }

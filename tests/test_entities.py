@@ -141,7 +141,7 @@ async def test_unload(hass: HomeAssistant, broker: Mosquitto, setup: Setup) -> N
     """With the entry unloaded, its entities are not available."""
     entry = await setup(destination_data(broker.port))
     entities = hass.states.async_entity_ids(("sensor", "binary_sensor"))
-    assert len(entities) == 14  # Two of them are the local adapter's
+    assert len(entities) == 15  # Two of them are the local adapter's
     assert await hass.config_entries.async_unload(entry.entry_id)
     for entity_id in entities:
         state = hass.states.get(entity_id)
@@ -180,5 +180,5 @@ async def test_devices(hass: HomeAssistant, setup: Setup) -> None:
         devices = dr.async_entries_for_config_entry(registry, entry.entry_id)
         assert len(devices) == 3
         entities = er.async_entries_for_config_entry(er.async_get(hass), entry.entry_id)
-        assert len(entities) == 15  # Three of them are the local adapter's
+        assert len(entities) == 46  # Three of them are the local adapter's
         await hass.config_entries.async_unload(entry.entry_id)

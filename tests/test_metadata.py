@@ -25,12 +25,20 @@ from homeassistant.util.yaml import load_yaml_dict
 import pytest
 from pytest_homeassistant_custom_component.common import MockConfigEntry
 
-from custom_components.ble_bridge import binary_sensor, event, sensor
+from custom_components.ble_bridge import (
+    actions as actions_module,
+    binary_sensor,
+    event,
+    fix_flows,
+    sensor,
+)
 from custom_components.ble_bridge.alerts import RuleKind
+from custom_components.ble_bridge.certificates import Fault
 from custom_components.ble_bridge.const import DOMAIN
 from custom_components.ble_bridge.decoders.fields import FIELDS, Field, Kind
 from custom_components.ble_bridge.decoders.sources import LIBRARIES
 from custom_components.ble_bridge.destinations.errors import Problem
+from custom_components.ble_bridge.destinations.parcels import Outcome
 from custom_components.ble_bridge.system_health import system_health_info
 
 from .conftest import SimulatedScanner, destination_data
@@ -64,11 +72,14 @@ def read(name: str) -> Any:
 
 TEXTS = read("translations/en.json")
 # What can be chosen with a text, in which forms.
-OF_DESTINATIONS = {"broker", "qos", "protocol", "delivery"}
+OF_DESTINATIONS = {
+    *("broker", "ca", "transport", "qos", "protocol", "delivery", "policy"),
+}
 OF_ALERTS = {"alert_kind"}
 PLACEHOLDERS = {
-    *("address", "base", "destination", "device", "found", "problem", "scanner"),
-    *("shown", "url", "value"),
+    *("address", "base", "date", "destination", "device", "found", "problem"),
+    "scanner",
+    *("shown", "url", "value", "waiting"),
 }
 
 
@@ -120,7 +131,7 @@ def check_forms(
         within = {str(key): value for key, value in part.schema.schema.items()}
         assert set(told["data"]) == set(told["data_description"]) == set(within)
         chosen |= {
-            key: field
+            f"{name}.{key}": field
             for key, field in within.items()
             if isinstance(field, SelectSelector)
         }
@@ -324,6 +335,12 @@ def check_selectors(chosen: Mapping[str, SelectSelector], keys: set[str]) -> Non
         assert values - told <= {label for label in labels if label[0].isdigit()}
 
 
+def errors_of(exception: str, name: str) -> set[str]:
+    """Return what an exception is raised with in a module."""
+    code = (INTEGRATION / name).read_text("utf-8")
+    return set(re.findall(rf'raise {exception}\("(\w+)"\)', code))
+
+
 def codes(*names: str) -> set[str]:
     """Return what could be the key of an error, of all that stands in some modules."""
     return {text for text in strings(*names) if re.fullmatch(r"[a-z]+(_[a-z]+)+", text)}
@@ -344,7 +361,8 @@ def test_errors_and_reasons() -> None:
 
     of_form = PROBLEMS | {"unknown", "topic_bases_overlap", "invalid_topic_base"}
     of_form |= {"invalid_host", "invalid_port", "invalid_client_id"}
-    assert of_form - PROBLEMS <= {*strings("destination_form.py")}
+    assert of_form - PROBLEMS <= strings("destination_form.py", "destination_input.py")
+    of_form |= errors_of("InputError", "destination_input.py") | set(Fault)
     of_bridge = {"invalid_name", "invalid_bridge_id"}
     assert of_bridge <= codes("config_flow.py")
     assert set(bridge["error"]) == of_form | of_bridge
@@ -381,23 +399,44 @@ def test_errors_and_reasons() -> None:
 def test_issues() -> None:
     """Each issue has a text; those that are mended in place have a form."""
     issues = TEXTS["issues"]
-    said = strings("repairs.py")
-    mended = {
-        "client_id_taken": ("destination_removed", set[str]()),
-        "key_missing": ("device_removed", {"invalid_key", "key_wrong"}),
-        "key_wrong": ("device_removed", {"invalid_key", "key_wrong"}),
+    said = strings("repairs.py") | set(Problem)
+    of_ca = {f"ca_{fault}" for fault in ("invalid", "outdated", "early")}
+    of_client = {fault.value for fault in Fault if fault.startswith("client_")}
+    of_client |= {"client_certificate_missing"}
+    files: dict[str, set[str]] = {
+        "ca_certificate": of_ca,
+        "client_certificate": of_client,
     }
-    told = {"broker_missing", "broker_refused", "scanner_silent"}
+    raised = {"invalid_key", "key_wrong", "no_connection"} & codes("fix_flows.py")
+    raised |= errors_of("InputError", "fix_flows.py") | set(Fault) | set(Problem)
+    raised |= errors_of("InputError", "destination_input.py")
+    mended: dict[str, tuple[set[str], set[str], set[str]]] = {
+        "client_id_taken": ({"destination_removed"}, set(), set()),
+        "store_corrupt": (set(), set(), set()),
+    }
+    for issue in ("key_missing", "key_wrong"):
+        errors = {"invalid_key", "key_wrong"}
+        mended[issue] = ({"device_removed"}, errors, {"key"})
+    for problem, fields in fix_flows._FIELDS.items():
+        names = {str(key) for key in fields}
+        errors = {problem.value, "no_connection"}
+        errors |= {fault for name in names for fault in files.get(name, ())}
+        errors |= {"upload_gone"} if names & set(files) else {"invalid_server_name"}
+        mended[problem.value] = ({"destination_removed"}, errors, names)
+    for issue in ("not_authorized", "quota_exceeded", "too_large"):
+        aborts = {"destination_removed", "not_loaded"}
+        mended[issue] = (aborts, {issue, "no_connection"}, set())
+    told = {"broker_missing", "broker_refused", "broker_certificate", "scanner_silent"}
+    told |= {"ca_expires", "client_certificate_expires", "store_failed"}
     assert set(issues) == told | set(mended) <= said
-    for issue, (reason, errors) in mended.items():
+    for issue, (aborts, errors, names) in mended.items():
         assert set(issues[issue]) == {"title", "fix_flow"}
         flow = issues[issue]["fix_flow"]
         assert set(flow["step"]) == {"confirm"}
-        assert set(flow["abort"]) == {reason}
-        assert set(flow.get("error", ())) == errors
-        of_form = {"key"} if errors else set()
+        assert set(flow.get("abort", ())) == aborts
+        assert set(flow.get("error", ())) == errors <= raised
         for kind in ("data", "data_description"):
-            assert set(flow["step"]["confirm"].get(kind, ())) == of_form
+            assert set(flow["step"]["confirm"].get(kind, ())) == names
     for issue in told:
         assert set(issues[issue]) == {"title", "description"}
 
@@ -435,7 +474,7 @@ def test_entities() -> None:
     found = described()
     assert len(found) > len(FIELDS)
     entities, icons = TEXTS["entity"], read("icons.json")
-    assert set(icons) == {"entity"}
+    assert set(icons) == {"entity", "services"}
     assert set(entities) == set(icons["entity"]) == {platform for platform, _ in found}
     for (platform, key), item in found.items():
         told = entities[platform].get(key)
@@ -478,6 +517,23 @@ def test_events() -> None:
         assert set(event._EVENT_TYPES.get(name, ())) <= set(states)
 
 
+def test_actions() -> None:
+    """Each action and each of its fields has a name, a description and an icon."""
+    actions: dict[str, Any] = load_yaml_dict(INTEGRATION / "services.yaml")
+    told = TEXTS["services"]
+    assert set(told) == set(actions) == set(read("icons.json")["services"])
+    for name, action in actions.items():
+        assert set(told[name]["fields"]) == set(action["fields"])
+        for text in (told[name], *told[name]["fields"].values()):
+            assert text["name"]
+            assert text["description"]
+    outcomes = {f"publish_{o}" for o in Outcome if o not in actions_module._DELIVERED}
+    assert outcomes < set(TEXTS["exceptions"])
+    source = Path(actions_module.__file__).read_text()
+    for key in set(TEXTS["exceptions"]) - outcomes - {"publish_waiting"}:
+        assert f'"{key}"' in source
+
+
 async def test_system_health(hass: HomeAssistant, entry: ConfigEntry[Any]) -> None:
     """Each line of System Health has a name, with a bridge and without."""
     with_bridge = await system_health_info(hass)
@@ -498,7 +554,7 @@ def test_texts_are_plain() -> None:
         parts = path.split(".")
         # What explains is made of sentences; what names is not.
         explains = parts[-1] == "description" or bool(
-            {"data_description", "error", "abort"} & set(parts[:-1])
+            {"data_description", "error", "abort", "exceptions"} & set(parts[:-1])
         )
         assert text.endswith(".") is explains, path
         if parts[0] in ("entity", "selector", "system_health"):

@@ -5,9 +5,11 @@ import asyncio
 from homeassistant.const import EVENT_HOMEASSISTANT_STOP, Platform
 from homeassistant.core import Event, HomeAssistant
 from homeassistant.helpers import config_validation as cv
+from homeassistant.helpers.typing import ConfigType
 
 from . import repairs
-from .bridge import BleBridgeConfigEntry, Bridge, async_clear_retained
+from .actions import async_setup_actions
+from .bridge import BleBridgeConfigEntry, Bridge, async_clear_retained, remove_stores
 from .const import CONF_FORMATS, DOMAIN
 from .device_store import DeviceStore
 from .scanners import BridgeStore
@@ -15,6 +17,12 @@ from .settings import own_formats
 
 CONFIG_SCHEMA = cv.config_entry_only_config_schema(DOMAIN)
 PLATFORMS = [Platform.BINARY_SENSOR, Platform.EVENT, Platform.SENSOR]
+
+
+async def async_setup(hass: HomeAssistant, _config: ConfigType) -> bool:
+    """Set up the actions; an automation may name them before there is a bridge."""
+    async_setup_actions(hass)
+    return True
 
 
 async def async_setup_entry(hass: HomeAssistant, entry: BleBridgeConfigEntry) -> bool:
@@ -27,6 +35,7 @@ async def async_setup_entry(hass: HomeAssistant, entry: BleBridgeConfigEntry) ->
         own_formats, entry.options.get(CONF_FORMATS, "")
     )
     bridge = entry.runtime_data = Bridge(hass, entry, store, device_store, formats)
+    await bridge.async_open()
     await hass.config_entries.async_forward_entry_setups(entry, PLATFORMS)
     bridge.start()
 
@@ -67,6 +76,8 @@ def _delete_key_issues(hass: HomeAssistant, entry: BleBridgeConfigEntry) -> None
 async def async_remove_entry(hass: HomeAssistant, entry: BleBridgeConfigEntry) -> None:
     """Leave nothing behind: neither here nor, where it can be reached, on a broker."""
     _delete_key_issues(hass, entry)
+    for subentry_id in entry.subentries:
+        repairs.async_forget(hass, subentry_id)
     store = BridgeStore(hass)
     await store.async_load()
     try:
@@ -80,3 +91,4 @@ async def async_remove_entry(hass: HomeAssistant, entry: BleBridgeConfigEntry) -
     finally:
         await store.async_remove()
         await DeviceStore(hass).async_remove()
+        await hass.async_add_executor_job(remove_stores, hass)

@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 import functools
 import logging
+from pathlib import Path
 import time
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ from homeassistant.core import CALLBACK_TYPE, HomeAssistant, callback
 from homeassistant.helpers import device_registry as dr
 from homeassistant.helpers.dispatcher import async_dispatcher_connect
 from homeassistant.helpers.event import async_track_time_interval
+from homeassistant.helpers.storage import STORAGE_DIR
 
 from . import repairs
 from .const import (
@@ -43,6 +45,8 @@ from .decoders.formats import Format
 from .destinations.errors import ConnectError, Problem
 from .destinations.mqtt import MqttDestination
 from .destinations.mqtt_connection import MqttConnector, Will
+from .destinations.policy import DeliverySettings, Policy
+from .destinations.store import RecordStore
 from .device import Device
 from .device_store import DeviceStore
 from .devices import Devices
@@ -51,9 +55,15 @@ from .filters import DeviceList, Filter
 from .layouts.payloads import unpublishable
 from .layouts.raw import RawLayout, bridge_topic
 from .publisher import Publisher
-from .records import Advertisement, Reading, Record, Scanner, Sighting
+from .records import Advertisement, Reading, Record, RecordKind, Scanner, Sighting
 from .scanners import BridgeStore, Scanners
-from .settings import MQTT_DOMAIN, home_assistant_broker, mqtt_settings, place
+from .settings import (
+    MQTT_DOMAIN,
+    delivery_settings,
+    home_assistant_broker,
+    mqtt_settings,
+    place,
+)
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -144,6 +154,13 @@ class Bridge:
 
     # --- start and stop -----------------------------------------------------------------
 
+    async def async_open(self) -> None:
+        """Take over what earlier runs left on disk for each destination."""
+        await self._async_remove_stores()
+        await asyncio.gather(
+            *(destination.async_open() for destination in self.destinations.values())
+        )
+
     @callback
     def start(self) -> None:
         """Connect and listen; the feed comes last, when all else is ready for it."""
@@ -170,6 +187,7 @@ class Bridge:
                 self.hass, SIGNAL_CONFIG_ENTRY_CHANGED, self._on_entry_changed
             )
         )
+        self._timers.append(repairs.async_watch_certificates(self.hass, self.entry))
         self.devices.start(self.feed.advertisers)
         self.feed.start()
         self.devices.catch_up()
@@ -196,7 +214,14 @@ class Bridge:
                 for publisher in self.publishers.values()
             )
         )
+        await self._async_remove_stores()
         await self.store.async_save()
+
+    async def _async_remove_stores(self) -> None:
+        """Remove what destinations that were removed left on disk."""
+        await self.hass.async_add_executor_job(
+            remove_stores, self.hass, frozenset(self.entry.subentries)
+        )
 
     @callback
     def _on_entry_changed(
@@ -349,6 +374,7 @@ class Bridge:
         """Make the destination of a subentry, and what publishes there."""
         subentry_id, data = subentry.subentry_id, dict(subentry.data)
         base: str = data[CONF_TOPIC_BASE]
+        settings = delivery_settings(data)
         destination = MqttDestination(
             title=subentry.title,
             settings=lambda: mqtt_settings(self.hass, data),
@@ -357,11 +383,24 @@ class Bridge:
             qos=int(data[CONF_QOS]),
             will=Will(bridge_topic(base, self.bridge_id), b"offline"),
             on_change=lambda: self._on_connection(subentry_id),
+            delivery=settings,
+            store=self._store(subentry_id, settings),
             on_problem=lambda problem: self._on_problem(subentry_id, problem),
+            on_refusals=lambda problems: self._on_refusals(subentry_id, problems),
+            on_store=lambda problem: self._on_store(subentry_id, problem),
         )
         return Publisher(
             subentry_id, data, place(data), destination, self.store, self.bridge_id
         )
+
+    def _store(
+        self, subentry_id: str, settings: DeliverySettings
+    ) -> RecordStore | None:
+        """Return where a destination's records are durable, if any are, or were."""
+        path = store_path(self.hass, subentry_id)
+        if Policy.DURABLE in settings.policies.values() or path.exists():
+            return RecordStore(path, list(RecordKind))
+        return None
 
     @callback
     def _on_connection(self, subentry_id: str) -> None:
@@ -406,6 +445,34 @@ class Bridge:
         subentry = self.entry.subentries.get(subentry_id)
         if subentry is not None:  # Else it is being removed
             repairs.async_update(self.hass, self.entry, subentry, problem)
+
+    @callback
+    def _on_refusals(self, subentry_id: str, problems: frozenset[Problem]) -> None:
+        """Ask the user for help where messages are refused."""
+        if (subentry := self.entry.subentries.get(subentry_id)) is not None:
+            repairs.async_update_refusals(self.hass, self.entry, subentry, problems)
+
+    @callback
+    def _on_store(self, subentry_id: str, problem: Problem | None) -> None:
+        """Tell the user of a disk that fails."""
+        if (subentry := self.entry.subentries.get(subentry_id)) is not None:
+            repairs.async_update_store(self.hass, self.entry, subentry, problem)
+
+    async def async_retry(self, subentry_id: str) -> Problem | None:
+        """Send again what a destination refused; return why, where it still is refused."""
+        return await self.destinations[subentry_id].async_retry()
+
+
+def store_path(hass: HomeAssistant, subentry_id: str) -> Path:
+    """Return where a destination's records are on disk."""
+    return Path(hass.config.path(STORAGE_DIR, f"{DOMAIN}.{subentry_id}.db"))
+
+
+def remove_stores(hass: HomeAssistant, keep: Collection[str] = ()) -> None:
+    """Remove what is on disk of all destinations but some; blocks."""
+    for path in store_path(hass, "*").parent.glob(store_path(hass, "*").name):
+        if path.suffixes[-2].removeprefix(".") not in keep:
+            RecordStore(path, ()).remove()
 
 
 def _without_devices(entry: BleBridgeConfigEntry) -> object:

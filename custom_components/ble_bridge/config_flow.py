@@ -27,16 +27,17 @@ from .destination_flow import DestinationFlow
 from .destination_form import (
     CREDENTIALS,
     async_test,
-    destination_data,
     destination_schema,
     destination_title,
 )
+from .destination_input import Entered, async_destination_data
 from .device_flow import DeviceFlow
 from .forms import TEXT
 from .layouts.topics import safe_part
 from .options_flow import BleBridgeOptionsFlow
 from .repairs import CONF_SUBENTRY_ID
 from .settings import place
+from .uploads import Uploads
 
 _BRIDGE_FIELDS: Final[dict[vol.Marker, Any]] = {
     vol.Required(CONF_NAME): TEXT,
@@ -57,6 +58,10 @@ def _bridge_errors(user_input: Mapping[str, Any]) -> dict[str, str]:
 
 class BleBridgeConfigFlow(ConfigFlow, domain=DOMAIN):
     """Set up the bridge and its first destination in one form."""
+
+    def __init__(self) -> None:
+        """Begin without files."""
+        self._uploads = Uploads()
 
     @staticmethod
     @callback
@@ -79,14 +84,15 @@ class BleBridgeConfigFlow(ConfigFlow, domain=DOMAIN):
         self, user_input: dict[str, Any] | None = None
     ) -> ConfigFlowResult:
         """Ask for the bridge and its first destination, and test it."""
-        errors: dict[str, str] = {}
+        entered = Entered({})
         if user_input is not None:
-            data, errors = destination_data(user_input)
+            entered = await async_destination_data(self.hass, self._uploads, user_input)
+            data, errors = entered.data, entered.errors
             errors |= _bridge_errors(user_input)
             bridge_id = user_input[CONF_BRIDGE_ID].strip()
-            if not errors and not (
-                errors := await async_test(self.hass, bridge_id, data)
-            ):
+            if not errors:
+                errors |= await async_test(self.hass, bridge_id, data)
+            if not errors:
                 return self.async_create_entry(
                     title=user_input[CONF_NAME].strip(),
                     data={CONF_BRIDGE_ID: bridge_id},
@@ -108,7 +114,8 @@ class BleBridgeConfigFlow(ConfigFlow, domain=DOMAIN):
                 user_input
                 or {CONF_NAME: DEFAULT_NAME, CONF_BRIDGE_ID: f"{site}-{unique}"},
             ),
-            errors=errors,
+            errors=entered.errors,
+            description_placeholders=entered.placeholders,
         )
 
     async def async_step_reconfigure(

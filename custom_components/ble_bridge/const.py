@@ -17,6 +17,40 @@ CONF_QOS: Final = "qos"
 CONF_TLS: Final = "tls"
 CONF_TOPIC_BASE: Final = "topic_base"
 
+# The connection of a destination
+CONF_ALPN: Final = "alpn"
+CONF_CA: Final = "ca"
+CONF_CA_CERTIFICATE: Final = "ca_certificate"
+CONF_CLIENT_CERTIFICATE: Final = "client_certificate"
+CONF_CLIENT_KEY: Final = "client_key"
+CONF_CLIENT_KEY_PASSWORD: Final = "client_key_password"  # noqa: S105
+CONF_CONNECT_TIMEOUT: Final = "connect_timeout"
+CONF_DISCONNECT_TIMEOUT: Final = "disconnect_timeout"
+CONF_FIRST_DELAY: Final = "first_delay"
+CONF_LONGEST_DELAY: Final = "longest_delay"
+CONF_MESSAGE_EXPIRY: Final = "message_expiry"
+CONF_SECURITY: Final = "security"
+CONF_SERVER_NAME: Final = "server_name"
+CONF_SESSION_EXPIRY: Final = "session_expiry"
+CONF_TRANSPORT: Final = "transport"
+CONF_UNIX_PATH: Final = "unix_path"
+CONF_USE_CLIENT_CERTIFICATE: Final = "use_client_certificate"
+CONF_USER_PROPERTIES: Final = "user_properties"
+CONF_WEBSOCKET_HEADERS: Final = "websocket_headers"
+CONF_WEBSOCKET_PATH: Final = "websocket_path"
+
+# Delivery of a destination, beside the policy of each kind of record
+CONF_BUFFER_MEGABYTES: Final = "buffer_megabytes"
+CONF_BUFFER_RECORDS: Final = "buffer_records"
+CONF_DELIVERY: Final = "delivery"
+CONF_DRAIN_RATE: Final = "drain_rate"
+CONF_MAX_AGE_HOURS: Final = "max_age_hours"
+CONF_MAX_IN_FLIGHT: Final = "max_in_flight"
+CONF_MAX_TRIES: Final = "max_tries"
+CONF_PUBLISH_TIMEOUT: Final = "publish_timeout"
+CONF_STORE_MEGABYTES: Final = "store_megabytes"
+CONF_STORE_RECORDS: Final = "store_records"
+
 CONF_ALLOW: Final = "allow"
 CONF_DENY: Final = "deny"
 CONF_ADDRESSES: Final = "addresses"
@@ -57,6 +91,7 @@ DEFAULT_NAME: Final = "BLE Bridge"
 DEFAULT_PORT: Final = 1883
 DEFAULT_PORT_TLS: Final = 8883
 DEFAULT_TOPIC_BASE: Final = "ble"
+DEFAULT_WEBSOCKET_PATH: Final = "/mqtt"
 
 HEARTBEAT_INTERVAL: Final = 60
 STATISTICS_INTERVAL: Final = 30
@@ -67,3 +102,18 @@ class Broker(StrEnum):
 
     CUSTOM = "custom"
     HOME_ASSISTANT = "home_assistant"
+
+
+class Authorities(StrEnum):
+    """Whose certificates of brokers are trusted."""
+
+    SYSTEM = "system"
+    OWN = "own"
+
+
+class Transport(StrEnum):
+    """What carries the connection to a broker."""
+
+    TCP = "tcp"
+    WEBSOCKETS = "websockets"
+    UNIX = "unix"

@@ -2,69 +2,62 @@
 
 from typing import Any
 
-from homeassistant.config_entries import ConfigSubentryFlow, SubentryFlowResult
+from homeassistant.config_entries import (
+    ConfigSubentry,
+    ConfigSubentryFlow,
+    SubentryFlowResult,
+)
 import voluptuous as vol
 
 from .const import CONF_BRIDGE_ID
 from .destination_form import (
     async_test,
-    conflict,
-    destination_data,
     destination_schema,
     destination_title,
     suggested,
 )
+from .destination_input import Entered, async_destination_data, conflict, is_taken
 from .settings import place
+from .uploads import Uploads
 
 
 class DestinationFlow(ConfigSubentryFlow):
     """Add or change a destination."""
 
+    def __init__(self) -> None:
+        """Begin without files."""
+        self._uploads = Uploads()
+
     async def async_step_user(
         self, user_input: dict[str, Any] | None = None
     ) -> SubentryFlowResult:
         """Add a destination."""
-        errors: dict[str, str] = {}
-        placeholders = {"base": "", "destination": ""}
+        entered = Entered({})
         if user_input is not None:
-            data, errors = destination_data(user_input)
-            if not errors and self._is_taken(data):
+            entered = await async_destination_data(self.hass, self._uploads, user_input)
+            data = entered.data
+            if not entered.errors and is_taken(data, self._others()):
                 return self.async_abort(reason="already_configured")
-            if not errors:
-                errors = self._conflict(data, placeholders)
-            bridge_id = self._get_entry().data[CONF_BRIDGE_ID]
-            if not errors and not (
-                errors := await async_test(self.hass, bridge_id, data)
-            ):
+            if await self._async_is_good(entered):
                 return self.async_create_entry(
                     title=destination_title(data), data=data, unique_id=place(data)
                 )
-        return self.async_show_form(
-            step_id="user",
-            data_schema=self.add_suggested_values_to_schema(
-                vol.Schema(destination_schema(self.hass)), user_input
-            ),
-            errors=errors,
-            description_placeholders=placeholders,
-        )
+        return self._show("user", entered, user_input)
 
     async def async_step_reconfigure(
         self, user_input: dict[str, Any] | None = None
     ) -> SubentryFlowResult:
         """Change a destination."""
         subentry = self._get_reconfigure_subentry()
-        errors: dict[str, str] = {}
-        placeholders = {"base": "", "destination": ""}
+        entered = Entered({})
         if user_input is not None:
-            data, errors = destination_data(user_input, subentry.data)
-            if not errors and self._is_taken(data, subentry.subentry_id):
+            entered = await async_destination_data(
+                self.hass, self._uploads, user_input, subentry.data
+            )
+            data = entered.data
+            if not entered.errors and is_taken(data, self._others(subentry)):
                 return self.async_abort(reason="already_configured")
-            if not errors:
-                errors = self._conflict(data, placeholders, subentry.subentry_id)
-            bridge_id = self._get_entry().data[CONF_BRIDGE_ID]
-            if not errors and not (
-                errors := await async_test(self.hass, bridge_id, data, subentry.data)
-            ):
+            if await self._async_is_good(entered, subentry):
                 renamed = subentry.title != destination_title(subentry.data)
                 return self.async_update_and_abort(
                     self._get_entry(),
@@ -73,33 +66,46 @@ class DestinationFlow(ConfigSubentryFlow):
                     data=data,
                     unique_id=place(data),
                 )
+        return self._show(
+            "reconfigure", entered, user_input or suggested(subentry.data)
+        )
+
+    def _show(
+        self, step: str, entered: Entered, values: dict[str, Any] | None
+    ) -> SubentryFlowResult:
+        """Show the form, and what is wrong with it."""
         return self.async_show_form(
-            step_id="reconfigure",
+            step_id=step,
             data_schema=self.add_suggested_values_to_schema(
-                vol.Schema(destination_schema(self.hass)),
-                user_input or suggested(subentry.data),
+                vol.Schema(destination_schema(self.hass)), values
             ),
-            errors=errors,
-            description_placeholders=placeholders,
+            errors=entered.errors,
+            description_placeholders={
+                "base": "",
+                "destination": "",
+                **entered.placeholders,
+            },
         )
 
-    def _is_taken(self, data: dict[str, Any], but: str | None = None) -> bool:
-        """Tell whether another destination has the same broker and topics."""
-        return any(
-            subentry.unique_id == place(data) and subentry.subentry_id != but
-            for subentry in self._get_entry().subentries.values()
-        )
+    def _others(self, but: ConfigSubentry | None = None) -> list[ConfigSubentry]:
+        """Return the other subentries."""
+        subentries = self._get_entry().subentries.values()
+        return [subentry for subentry in subentries if subentry is not but]
 
-    def _conflict(
-        self, data: dict[str, Any], placeholders: dict[str, str], but: str | None = None
-    ) -> dict[str, str]:
-        """Return the error where another destination uses one of the topic bases."""
-        others = (
-            subentry
-            for subentry in self._get_entry().subentries.values()
-            if subentry.subentry_id != but
+    async def _async_is_good(
+        self, entered: Entered, subentry: ConfigSubentry | None = None
+    ) -> bool:
+        """Look whether the topics are free, then try the connection."""
+        if entered.errors:
+            return False
+        if found := conflict(entered.data, self._others(subentry)):
+            entered.placeholders["base"], entered.placeholders["destination"] = found
+            entered.errors["base"] = "topic_base_taken"
+            return False
+        entered.errors |= await async_test(
+            self.hass,
+            self._get_entry().data[CONF_BRIDGE_ID],
+            entered.data,
+            subentry.data if subentry else None,
         )
-        if (found := conflict(data, others)) is None:
-            return {}
-        placeholders["base"], placeholders["destination"] = found
-        return {"base": "topic_base_taken"}
+        return not entered.errors

@@ -1,12 +1,9 @@
-"""The form of a destination: its fields, what they mean, and whether it works."""
+"""The form of a destination: its fields, what they show, and whether it works."""
 
 from collections.abc import Iterable, Mapping
-from ipaddress import IPv6Address
-from itertools import combinations
 import logging
 from typing import Any, Final
 
-from homeassistant.config_entries import ConfigSubentry
 from homeassistant.const import (
     CONF_CLIENT_ID,
     CONF_HOST,
@@ -19,6 +16,8 @@ from homeassistant.core import HomeAssistant
 from homeassistant.data_entry_flow import section
 from homeassistant.helpers.selector import (
     BooleanSelector,
+    FileSelector,
+    FileSelectorConfig,
     NumberSelector,
     NumberSelectorConfig,
     NumberSelectorMode,
@@ -34,41 +33,79 @@ import voluptuous as vol
 
 from .const import (
     CONF_ADVANCED,
+    CONF_ALPN,
     CONF_BROKER,
+    CONF_BUFFER_MEGABYTES,
+    CONF_BUFFER_RECORDS,
+    CONF_CA,
+    CONF_CA_CERTIFICATE,
     CONF_CLEAN_SESSION,
+    CONF_CLIENT_CERTIFICATE,
+    CONF_CLIENT_KEY,
+    CONF_CLIENT_KEY_PASSWORD,
+    CONF_CONNECT_TIMEOUT,
+    CONF_DELIVERY,
+    CONF_DISCONNECT_TIMEOUT,
+    CONF_DRAIN_RATE,
     CONF_ENABLED,
-    CONF_FIELDS,
+    CONF_FIRST_DELAY,
     CONF_KEEPALIVE,
+    CONF_LONGEST_DELAY,
+    CONF_MAX_AGE_HOURS,
+    CONF_MAX_IN_FLIGHT,
+    CONF_MAX_TRIES,
+    CONF_MESSAGE_EXPIRY,
+    CONF_PUBLISH_TIMEOUT,
     CONF_QOS,
     CONF_RAW,
+    CONF_SECURITY,
+    CONF_SERVER_NAME,
+    CONF_SESSION_EXPIRY,
+    CONF_STORE_MEGABYTES,
+    CONF_STORE_RECORDS,
     CONF_TLS,
     CONF_TOPIC_BASE,
-    CONF_VALUES,
+    CONF_TRANSPORT,
+    CONF_UNIX_PATH,
+    CONF_USE_CLIENT_CERTIFICATE,
+    CONF_USER_PROPERTIES,
+    CONF_WEBSOCKET_HEADERS,
+    CONF_WEBSOCKET_PATH,
     DEFAULT_PORT,
-    DEFAULT_PORT_TLS,
     DEFAULT_TOPIC_BASE,
-    SUBENTRY_DESTINATION,
+    DEFAULT_WEBSOCKET_PATH,
+    Authorities,
     Broker,
+    Transport,
 )
+from .destination_input import LAYOUTS
 from .destinations.errors import ConnectError
+from .destinations.mqtt import FIRST_DELAY, LONGEST_DELAY
 from .destinations.mqtt_connection import (
+    CONNECT_TIMEOUT,
+    DISCONNECT_TIMEOUT,
+    SESSION_EXPIRY,
     MqttConnector,
     MqttProtocol,
     Will,
     new_client_id,
 )
-from .forms import TEXT, number
+from .destinations.policy import Policy
+from .forms import TEXT, TEXTS, number
 from .layouts.raw import bridge_topic
-from .layouts.topics import is_valid_base, safe_part
 from .publisher import DELIVERIES, layout_settings
-from .settings import home_assistant_broker, mqtt_settings, place
+from .settings import (
+    broker_place,
+    connection_data,
+    delivery_data,
+    home_assistant_broker,
+    mqtt_settings,
+)
 
 _LOGGER = logging.getLogger(__name__)
 
 # How long the form waits for a broker, where the connection itself is more patient.
 _TEST_TIMEOUT: Final = 10.0
-# The layouts for records; what is published raw is set under advanced settings.
-LAYOUTS: Final = (CONF_FIELDS, CONF_VALUES)
 
 _USERNAME: Final = TextSelector(TextSelectorConfig(autocomplete="off"))
 _PASSWORD: Final = TextSelector(
@@ -78,6 +115,58 @@ CREDENTIALS: Final[dict[vol.Marker, Any]] = {
     vol.Optional(CONF_USERNAME): _USERNAME,
     vol.Optional(CONF_PASSWORD): _PASSWORD,
 }
+_CERTIFICATE: Final = FileSelector(
+    FileSelectorConfig(accept=".pem,.crt,.cer,.der,application/x-x509-ca-cert")
+)
+_KEY: Final = FileSelector(
+    FileSelectorConfig(accept=".pem,.key,.der,.p8,.pk8,application/pkcs8")
+)
+CA_UPLOAD: Final[dict[vol.Marker, Any]] = {
+    vol.Optional(CONF_CA_CERTIFICATE): _CERTIFICATE
+}
+CLIENT_UPLOADS: Final[dict[vol.Marker, Any]] = {
+    vol.Optional(CONF_CLIENT_CERTIFICATE): _CERTIFICATE,
+    vol.Optional(CONF_CLIENT_KEY): _KEY,
+    vol.Optional(CONF_CLIENT_KEY_PASSWORD): _PASSWORD,
+}
+SERVER_NAME: Final[dict[vol.Marker, Any]] = {vol.Optional(CONF_SERVER_NAME): TEXT}
+
+
+def _choice(options: Iterable[str], translation_key: str) -> SelectSelector:
+    """Return a field for one of a few things that have a text each."""
+    return SelectSelector(
+        SelectSelectorConfig(
+            options=list(options),
+            translation_key=translation_key,
+            mode=SelectSelectorMode.DROPDOWN,
+        )
+    )
+
+
+_SECURITY_SCHEMA: Final = vol.Schema(
+    {
+        vol.Optional(CONF_TLS, default=False): BooleanSelector(),
+        vol.Optional(CONF_CA, default=Authorities.SYSTEM.value): _choice(
+            Authorities, CONF_CA
+        ),
+        **CA_UPLOAD,
+        vol.Optional(CONF_USE_CLIENT_CERTIFICATE, default=False): BooleanSelector(),
+        **CLIENT_UPLOADS,
+        **SERVER_NAME,
+        vol.Optional(CONF_ALPN): TEXTS,
+    }
+)
+_TRANSPORT_SCHEMA: Final = vol.Schema(
+    {
+        vol.Optional(CONF_TRANSPORT, default=Transport.TCP.value): _choice(
+            Transport, CONF_TRANSPORT
+        ),
+        vol.Optional(CONF_WEBSOCKET_PATH, default=DEFAULT_WEBSOCKET_PATH): TEXT,
+        vol.Optional(CONF_WEBSOCKET_HEADERS): TEXTS,
+        vol.Optional(CONF_UNIX_PATH): TEXT,
+    }
+)
+_YEAR: Final = 365 * 24 * 3600
 _ADVANCED_SCHEMA: Final = vol.Schema(
     {
         vol.Optional(CONF_TOPIC_BASE, default=DEFAULT_TOPIC_BASE): TEXT,
@@ -85,7 +174,6 @@ _ADVANCED_SCHEMA: Final = vol.Schema(
         vol.Optional(CONF_QOS, default="0"): SelectSelector(
             SelectSelectorConfig(options=["0", "1", "2"], translation_key=CONF_QOS)
         ),
-        vol.Optional(CONF_TLS, default=False): BooleanSelector(),
         vol.Optional(CONF_PROTOCOL, default=MqttProtocol.AUTO.value): SelectSelector(
             SelectSelectorConfig(
                 # The dots of a version cannot stand in a translation key.
@@ -100,15 +188,45 @@ _ADVANCED_SCHEMA: Final = vol.Schema(
         vol.Optional(CONF_CLIENT_ID): TEXT,
         vol.Optional(CONF_KEEPALIVE, default=60): number(5, 3600, "s"),
         vol.Optional(CONF_CLEAN_SESSION, default=True): BooleanSelector(),
+        vol.Optional(CONF_SESSION_EXPIRY, default=SESSION_EXPIRY): number(
+            0, _YEAR, "s"
+        ),
+        vol.Optional(CONF_MESSAGE_EXPIRY): number(1, _YEAR, "s"),
+        vol.Optional(CONF_USER_PROPERTIES): TEXTS,
+        vol.Optional(CONF_CONNECT_TIMEOUT, default=CONNECT_TIMEOUT): number(
+            1, 300, "s", None
+        ),
+        vol.Optional(CONF_DISCONNECT_TIMEOUT, default=DISCONNECT_TIMEOUT): number(
+            0.05, 10, "s", None
+        ),
+        vol.Optional(CONF_FIRST_DELAY, default=FIRST_DELAY): number(
+            0.1, 300, "s", None
+        ),
+        vol.Optional(CONF_LONGEST_DELAY, default=LONGEST_DELAY): number(
+            0.1, 3600, "s", None
+        ),
     }
 )
-_DELIVERY: Final = SelectSelector(
-    SelectSelectorConfig(
-        options=list(DELIVERIES),
-        translation_key="delivery",
-        mode=SelectSelectorMode.DROPDOWN,
-    )
+# How much and how long each may be; what is not among them is a policy.
+_BOUNDS: Final[Mapping[str, NumberSelector]] = {
+    CONF_BUFFER_RECORDS: number(1, 100_000, "records"),
+    CONF_BUFFER_MEGABYTES: number(1, 256, "MB"),
+    CONF_STORE_RECORDS: number(100, 10_000_000, "records"),
+    CONF_STORE_MEGABYTES: number(1, 4096, "MB"),
+    CONF_MAX_AGE_HOURS: number(1, 8760, "h"),
+    CONF_PUBLISH_TIMEOUT: number(0.1, 300, "s", None),
+    CONF_MAX_IN_FLIGHT: number(1, 10_000, "messages"),
+    CONF_DRAIN_RATE: number(1, 100_000, "records/s"),
+    CONF_MAX_TRIES: number(1, 100),
+}
+_POLICY: Final = _choice(Policy, "policy")
+_DELIVERY_SCHEMA: Final = vol.Schema(
+    {
+        vol.Optional(key, default=value): _BOUNDS.get(key, _POLICY)
+        for key, value in delivery_data({}).items()
+    }
 )
+_DELIVERY: Final = _choice(DELIVERIES, "delivery")
 
 
 def _layout_schema(name: str) -> vol.Schema:
@@ -143,151 +261,59 @@ def destination_schema(hass: HomeAssistant) -> dict[vol.Marker, Any]:
             NumberSelectorConfig(mode=NumberSelectorMode.BOX)
         ),
         **CREDENTIALS,
+        vol.Optional(CONF_SECURITY): section(_SECURITY_SCHEMA, {"collapsed": True}),
+        vol.Optional(CONF_TRANSPORT): section(_TRANSPORT_SCHEMA, {"collapsed": True}),
         **{
             vol.Optional(name): section(_layout_schema(name), {"collapsed": True})
             for name in LAYOUTS
         },
+        vol.Optional(CONF_DELIVERY): section(_DELIVERY_SCHEMA, {"collapsed": True}),
         vol.Required(CONF_ADVANCED): section(_ADVANCED_SCHEMA, {"collapsed": True}),
     }
 
 
-def destination_data(
-    user_input: Mapping[str, Any], previous: Mapping[str, Any] | None = None
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return what a form says of a destination, and what is wrong with it.
-
-    A password that is left empty stays as it was, since the form does not show it.
-    """
-    advanced = user_input[CONF_ADVANCED]
-    port = _port(user_input[CONF_PORT])
-    if advanced[CONF_TLS] and port == DEFAULT_PORT:
-        port = DEFAULT_PORT_TLS
-    data: dict[str, Any] = {
-        CONF_BROKER: user_input.get(CONF_BROKER, Broker.CUSTOM.value),
-        CONF_HOST: user_input[CONF_HOST].strip().removeprefix("[").removesuffix("]"),
-        CONF_PORT: port,
-        CONF_USERNAME: user_input.get(CONF_USERNAME) or None,
-        CONF_PASSWORD: user_input.get(CONF_PASSWORD) or None,
-        CONF_TOPIC_BASE: _base(advanced),
-        CONF_RAW: advanced[CONF_RAW],
-        CONF_TLS: advanced[CONF_TLS],
-        CONF_QOS: int(advanced[CONF_QOS]),
-        CONF_PROTOCOL: advanced[CONF_PROTOCOL],
-        CONF_CLIENT_ID: (advanced.get(CONF_CLIENT_ID) or "").strip()
-        or (previous or {}).get(CONF_CLIENT_ID)
-        or new_client_id(),
-        CONF_KEEPALIVE: int(advanced[CONF_KEEPALIVE]),
-        CONF_CLEAN_SESSION: advanced[CONF_CLEAN_SESSION],
-    }
-    for name in LAYOUTS:
-        # Who fills in the form by hand may leave a section out.
-        said = user_input.get(name) or layout_settings(previous or {}, name)
-        data[name] = {**said, CONF_TOPIC_BASE: _base(said)}
-    if previous and data[CONF_USERNAME] and not data[CONF_PASSWORD]:
-        data[CONF_PASSWORD] = previous[CONF_PASSWORD]
-    errors: dict[str, str] = {}
-    if not _is_host(data[CONF_HOST]):
-        errors[CONF_HOST] = "invalid_host"
-    if port is None:
-        errors[CONF_PORT] = "invalid_port"
-    if error := _topic_error(data):
-        errors["base"] = error
-    elif safe_part(data[CONF_CLIENT_ID]) != data[CONF_CLIENT_ID]:
-        errors["base"] = "invalid_client_id"
-    if data[CONF_BROKER] == Broker.HOME_ASSISTANT:
-        for key in (CONF_HOST, CONF_PORT):
-            errors.pop(key, None)
-        data |= {
-            CONF_HOST: "",
-            CONF_PORT: DEFAULT_PORT,
-            CONF_USERNAME: None,
-            CONF_PASSWORD: None,
-            CONF_TLS: False,
-        }
-    return data, errors
-
-
-def _base(data: Mapping[str, Any]) -> str:
-    """Return a topic base without what does no harm around it."""
-    base: str = data[CONF_TOPIC_BASE]
-    return base.strip().strip("/")
-
-
-def _bases(data: Mapping[str, Any]) -> list[str]:
-    """Return the topic bases under which a destination publishes.
-
-    That of raw is always one of them, for the heartbeats of scanners go there.
-    """
-    layouts = [layout_settings(data, name) for name in LAYOUTS]
-    return [
-        data[CONF_TOPIC_BASE],
-        *(layout[CONF_TOPIC_BASE] for layout in layouts if layout[CONF_ENABLED]),
-    ]
-
-
-def _topic_error(data: Mapping[str, Any]) -> str | None:
-    """Return what is wrong with the topic bases of a destination."""
-    bases = [data[CONF_TOPIC_BASE], *(data[name][CONF_TOPIC_BASE] for name in LAYOUTS)]
-    if not all(map(is_valid_base, bases)):
-        return "invalid_topic_base"
-    for one, other in combinations(_bases(data), 2):
-        if f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/"):
-            return "topic_bases_overlap"
-    return None
-
-
-def conflict(
-    data: Mapping[str, Any], others: Iterable[ConfigSubentry]
-) -> tuple[str, str] | None:
-    """Return a topic base that another destination uses on the same broker, and its title.
-
-    Two would publish everything twice there, and each would clear what the other keeps.
-    """
-    for other in others:
-        if (
-            other.subentry_type == SUBENTRY_DESTINATION
-            and place({**other.data, CONF_TOPIC_BASE: ""})
-            == place({**data, CONF_TOPIC_BASE: ""})
-            and (shared := set(_bases(data)).intersection(_bases(other.data)))
-        ):
-            return min(shared), other.title
-    return None
-
-
-def _port(number: float) -> int | None:
-    """Return the port that a number is, if it is one."""
-    return int(number) if 1 <= number <= 65535 and number == int(number) else None
-
-
-def _is_host(host: str) -> bool:
-    """Tell whether a text can be the name or the address of a machine, and is no more."""
-    if ":" in host:
-        try:
-            IPv6Address(host)
-        except ValueError:
-            return False
-        return True
-    return (
-        0 < len(host) <= 253
-        and host.isprintable()
-        and set(host).isdisjoint("/ @?#\\[]")
-    )
-
-
 def suggested(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a destination's data as the form shows them, without the password."""
-    data = {CONF_RAW: True, **data}
-    return {
-        **{
-            key: data[key]
-            for key in (CONF_BROKER, CONF_HOST, CONF_PORT, CONF_USERNAME)
-            if data[key]
+    """Return a destination's data as the form shows them, without any secret.
+
+    Of headers only the names are shown.
+    """
+    data = {
+        CONF_RAW: True,
+        CONF_FIRST_DELAY: FIRST_DELAY,
+        CONF_LONGEST_DELAY: LONGEST_DELAY,
+        **connection_data(data),
+    }
+    own = data[CONF_CA_CERTIFICATE] is not None
+    sections: dict[str, dict[str, Any]] = {
+        CONF_SECURITY: {
+            CONF_TLS: data[CONF_TLS],
+            CONF_CA: (Authorities.OWN if own else Authorities.SYSTEM).value,
+            CONF_USE_CLIENT_CERTIFICATE: data[CONF_CLIENT_CERTIFICATE] is not None,
+            CONF_SERVER_NAME: data[CONF_SERVER_NAME],
+            CONF_ALPN: data[CONF_ALPN],
         },
+        CONF_TRANSPORT: {
+            CONF_TRANSPORT: data[CONF_TRANSPORT],
+            CONF_WEBSOCKET_PATH: data[CONF_WEBSOCKET_PATH],
+            CONF_WEBSOCKET_HEADERS: [
+                f"{name}:" for name in data[CONF_WEBSOCKET_HEADERS]
+            ],
+            CONF_UNIX_PATH: data[CONF_UNIX_PATH],
+        },
+        **{name: layout_settings(data, name) for name in LAYOUTS},
+        CONF_DELIVERY: delivery_data(data),
         CONF_ADVANCED: {
             **{key: data[key] for key in map(str, _ADVANCED_SCHEMA.schema)},
             CONF_QOS: str(data[CONF_QOS]),
         },
-        **{name: layout_settings(data, name) for name in LAYOUTS},
+    }
+    shown = (CONF_BROKER, CONF_HOST, CONF_PORT, CONF_USERNAME)
+    return {
+        **{key: data[key] for key in shown if data[key]},
+        **{
+            name: {key: value for key, value in part.items() if value is not None}
+            for name, part in sections.items()
+        },
     }
 
 
@@ -295,6 +321,8 @@ def destination_title(data: Mapping[str, Any]) -> str:
     """Return the title of a destination."""
     if data[CONF_BROKER] == Broker.HOME_ASSISTANT:
         title = "Home Assistant's MQTT broker"
+    elif data.get(CONF_TRANSPORT) == Transport.UNIX:
+        title = data[CONF_UNIX_PATH]
     else:
         title = f"{data[CONF_HOST]}:{data[CONF_PORT]}"
     base = data[CONF_TOPIC_BASE]
@@ -312,16 +340,21 @@ async def async_test(
     Where the destination is connected to that broker already, another client ID is used,
     for its own would end the connection that is there.
     """
-    if previous and all(
-        data[key] == previous[key]
-        for key in (CONF_BROKER, CONF_HOST, CONF_PORT, CONF_CLIENT_ID)
+    if (
+        previous
+        and broker_place(data) == broker_place(previous)
+        and data[CONF_CLIENT_ID] == previous[CONF_CLIENT_ID]
     ):
         data = {**data, CONF_CLIENT_ID: new_client_id()}
     try:
+        settings = mqtt_settings(hass, data)
+        patience = settings.connect_timeout
+        if patience <= CONNECT_TIMEOUT:
+            patience = min(patience, _TEST_TIMEOUT)
         connection = await MqttConnector(
-            mqtt_settings(hass, data),
+            settings,
             Will(bridge_topic(data[CONF_TOPIC_BASE], bridge_id), b"offline"),
-            _TEST_TIMEOUT,
+            patience,
         ).async_connect()
     except ConnectError as err:
         return {"base": err.problem.value}

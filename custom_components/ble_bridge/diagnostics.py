@@ -1,5 +1,6 @@
 """Diagnostics: configuration and figures, without secrets and addresses."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 import time
 from typing import Any, Final
@@ -14,22 +15,35 @@ from .const import (
     CONF_ADDRESSES,
     CONF_ALERTS,
     CONF_ALIAS,
+    CONF_CA_CERTIFICATE,
+    CONF_CLIENT_CERTIFICATE,
+    CONF_CLIENT_KEY,
+    CONF_CLIENT_KEY_PASSWORD,
     CONF_EXCLUDED_SCANNERS,
     CONF_IRK,
     CONF_KEY,
     CONF_NAMES,
     CONF_SCANNER_IDS,
+    CONF_SERVER_NAME,
+    CONF_UNIX_PATH,
+    CONF_USER_PROPERTIES,
+    CONF_WEBSOCKET_HEADERS,
+    CONF_WEBSOCKET_PATH,
 )
 from .destinations.outbox import MAX_BYTES, MAX_MESSAGES
 from .device import Device
-from .records import Scanner
+from .records import RecordKind, Scanner, Tally
+from .settings import split_property
 
 REDACTED: Final = {
     CONF_ADDRESS,
     CONF_ADDRESSES,
     CONF_ALERTS,
     CONF_ALIAS,
+    CONF_CLIENT_CERTIFICATE,
     CONF_CLIENT_ID,
+    CONF_CLIENT_KEY,
+    CONF_CLIENT_KEY_PASSWORD,
     CONF_EXCLUDED_SCANNERS,
     CONF_HOST,
     CONF_IRK,
@@ -37,7 +51,11 @@ REDACTED: Final = {
     CONF_NAMES,
     CONF_PASSWORD,
     CONF_SCANNER_IDS,
+    CONF_SERVER_NAME,
+    CONF_UNIX_PATH,
     CONF_USERNAME,
+    CONF_WEBSOCKET_HEADERS,
+    CONF_WEBSOCKET_PATH,
 }
 
 
@@ -46,7 +64,8 @@ async def async_get_config_entry_diagnostics(
 ) -> dict[str, Any]:
     """Return what a bug report needs.
 
-    For each destination, `received = filtered + sent + dropped + waiting`.
+    For each destination and kind of record, `received = acknowledged + sent + dropped +
+    waiting`; what is dropped is told by reason.
     """
     bridge = entry.runtime_data
     scanners = list(bridge.scanners.by_source.values())
@@ -77,9 +96,7 @@ async def async_get_config_entry_diagnostics(
         ],
         "destinations": [
             {
-                "configuration": async_redact_data(
-                    dict(entry.subentries[subentry_id].data), REDACTED
-                ),
+                "configuration": _configuration(entry.subentries[subentry_id].data),
                 "connected": destination.connection is not None,
                 "protocol": destination.protocol,
                 "reconnects": destination.reconnects,
@@ -92,18 +109,33 @@ async def async_get_config_entry_diagnostics(
                 "latency_ms": destination.latency,
                 "bytes_sent": destination.outbox.bytes_sent,
                 "queue": {
-                    "messages": destination.outbox.waiting,
+                    "messages": destination.outbox.passing,
                     "limit_messages": MAX_MESSAGES,
                     "limit_bytes": MAX_BYTES,
                 },
                 "counters": asdict(destination.totals(scanners)),
                 "records": {
-                    kind: {**asdict(tally), "waiting": tally.waiting}
-                    for kind, tally in bridge.publishers[subentry_id].tallies.items()
+                    kind.value: _tally(destination.tally(kind)) for kind in RecordKind
+                },
+                "delivery": {
+                    "waiting": destination.delivery.waiting,
+                    "stored_records": destination.delivery.stored[0],
+                    "stored_bytes": destination.delivery.stored[1],
+                    "refused_topics": len(destination.delivery.refused),
+                    "set_aside": [
+                        {
+                            "kind": parcel.kind,
+                            "reason": parcel.refusal,
+                            "tries": parcel.tries,
+                            "messages": len(parcel.messages),
+                            "bytes": parcel.size,
+                        }
+                        for parcel in destination.delivery.set_aside
+                    ],
                 },
                 "retained": len(bridge.store.data["retained"][subentry_id]),
                 "scanners": {
-                    _scanner_id(scanner): {**asdict(tally), "waiting": tally.waiting}
+                    _scanner_id(scanner): _tally(tally)
                     for scanner, tally in destination.tallies.items()
                 },
             }
@@ -111,6 +143,23 @@ async def async_get_config_entry_diagnostics(
         ],
         "devices": [_device(entry, device) for device in bridge.devices.by_id.values()],
     }
+
+
+def _tally(tally: Tally) -> dict[str, int]:
+    """Return what became of records, and how many wait."""
+    return {**asdict(tally), "waiting": tally.waiting}
+
+
+def _configuration(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how a destination is set up, without secrets and without files."""
+    shown = dict(data)
+    if CONF_CA_CERTIFICATE in shown:
+        shown[CONF_CA_CERTIFICATE] = {"own": shown[CONF_CA_CERTIFICATE] is not None}
+    if properties := shown.get(CONF_USER_PROPERTIES):
+        names = [split_property(text)[0] for text in properties]
+        shown[CONF_USER_PROPERTIES] = dict.fromkeys(names, "**REDACTED**")
+    redacted: dict[str, Any] = async_redact_data(shown, REDACTED)
+    return redacted
 
 
 def _device(entry: BleBridgeConfigEntry, device: Device) -> dict[str, Any]:

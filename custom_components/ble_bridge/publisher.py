@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+import functools
 import logging
 import time
 from typing import Any, Final
@@ -18,6 +19,7 @@ from .const import (
 from .destinations.errors import Problem
 from .destinations.mqtt import MqttDestination
 from .destinations.mqtt_connection import MqttConnection
+from .destinations.parcels import Message
 from .layouts import RecordLayout
 from .layouts.fields import FieldsLayout
 from .layouts.raw import Heartbeat, bridge_topic, scanner_topic
@@ -31,7 +33,6 @@ from .records import (
     Reading,
     Record,
     RecordKind,
-    Route,
     Scanner,
     Tally,
 )
@@ -44,7 +45,6 @@ _OURS: Final = ""
 # In place of whose it was, where it is being cleared.
 _GOING: Final = "-"
 MAX_RETAINED: Final = 20_000
-MAX_ROUTES: Final = 20_000
 _KINDS: Final[dict[type[Record], RecordKind]] = {
     Reading: RecordKind.READING,
     Alert: RecordKind.ALERT,
@@ -53,7 +53,10 @@ _KINDS: Final[dict[type[Record], RecordKind]] = {
 }
 # QoS and retain of each kind of record, as they are stored: "1_retain".
 DEFAULT_DELIVERY: Final[dict[str, dict[RecordKind, str]]] = {
-    CONF_FIELDS: dict.fromkeys(DEVICE_KINDS, "0"),
+    CONF_FIELDS: {
+        kind: "1" if kind in (RecordKind.ALERT, RecordKind.ERROR) else "0"
+        for kind in DEVICE_KINDS
+    },
     CONF_VALUES: {RecordKind.READING: "1_retain"},
 }
 DELIVERIES: Final = ("0", "0_retain", "1", "1_retain", "2", "2_retain")
@@ -76,6 +79,10 @@ def layout_settings(data: Mapping[str, Any], name: str) -> dict[str, Any]:
         **{kind.value: how for kind, how in DEFAULT_DELIVERY[name].items()},
         **data.get(name, {}),
     }
+
+
+# Most topics come again with every reading.
+_head = functools.lru_cache(maxsize=20_000)(encode_topic)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,7 +133,6 @@ class Publisher:
         self.subentry_id = subentry_id
         self.place = place
         self.destination = destination
-        self.tallies = {kind: Tally() for kind in RecordKind}
         self.forgotten = False
         self._outlets = _outlets(data)
         self._qos = {
@@ -136,11 +142,12 @@ class Publisher:
         }
         self._cleared = Tally()
         self._lost = 0
+        self._is_behind = False
         self._cleared_on: MqttConnection | None = None
         self._store = store
         self._retained = store.data["retained"].setdefault(subentry_id, {})
         self._status_topic = bridge_topic(destination.topic_base, bridge_id)
-        self._routes: dict[tuple[_Outlet, RecordKind, str, bool], Route] = {}
+        self._restated = Tally()
         self._logged = (0, 0, 0)
 
     # --- records of devices -------------------------------------------------------------
@@ -162,41 +169,42 @@ class Publisher:
         goes out. That is noted first, so that it can be cleared when the device is gone.
         """
         kind = _KINDS[type(record)]
-        tally = self.tallies[kind]
         if self.forgotten:
             return
+        failed = False
+        messages: list[Message] = []
         for outlet in self._outlets:
             try:
-                messages = outlet.layout.messages(record)
+                found = outlet.layout.messages(record)
             except ValueError:
-                tally.received += 1
-                tally.failed += 1
+                # What another layout can say of it goes out nevertheless.
+                failed = True
                 self.destination.report(Problem.INVALID_DATA)
-                messages = []
-            for topic, payload, is_state in messages:
+                continue
+            for topic, payload, is_state in found:
                 retain = is_state and outlet.retain[kind]
                 if kept_only and not retain:
                     continue
                 if retain and self._retained.get(topic, _GOING) == _GOING:
                     self._remember(topic, f"{owner}/{outlet.name}/{kind.value}")
-                self.destination.send(self._route(outlet, kind, topic, retain), payload)
-
-    def _route(
-        self, outlet: _Outlet, kind: RecordKind, topic: str, retain: bool
-    ) -> Route:
-        """Return the way to a topic."""
-        key = outlet, kind, topic, retain
-        if (route := self._routes.get(key)) is None:
-            if len(self._routes) >= MAX_ROUTES:
-                self._routes.clear()
-            route = self._routes[key] = Route(
-                encode_topic(topic),
-                self.tallies[kind],
-                outlet.qos[kind],
-                retain,
-                is_buffered=True,
-            )
-        return route
+                messages.append(
+                    Message(
+                        _head(topic),
+                        payload,
+                        outlet.qos[kind],
+                        retain,
+                        outlet.layout.makes_objects,
+                    )
+                )
+        if kept_only:
+            for message in messages:
+                self.destination.send_passing(self._restated, message)
+        elif messages:
+            self.destination.send(kind, owner, tuple(messages))
+        elif failed:
+            tally = self.destination.records[kind]
+            tally.received += 1
+            tally.failed += 1
 
     # --- what the broker keeps ----------------------------------------------------------
 
@@ -211,17 +219,25 @@ class Publisher:
 
     def _clear(self, topic: str) -> None:
         """Clear a retained message, after what is on its way to that topic."""
-        qos = self._qos.get(self._retained[topic].partition("/")[2], 0)
+        owner = self._retained[topic]
+        qos = max(self._qos.values(), default=0) if owner == _GOING else 0
+        qos = self._qos.get(owner.partition("/")[2], qos)
         self._retained[topic] = _GOING
         self._cleared_on = self.destination.connection
-        self.destination.send(
-            Route(encode_topic(topic), self._cleared, qos, retain=True), b""
+        self.destination.send_passing(
+            self._cleared, Message(_head(topic), b"", qos, retain=True)
         )
         self._store.save()
 
     def settle(self) -> None:
         """Forget the topics that were cleared; those of a lost connection are not yet."""
         if self._cleared.waiting:
+            return
+        if self._is_behind or self.destination.delivery.unread:
+            # What comes off the disk later may be kept by the broker once more.
+            self._is_behind = self.destination.delivery.unread > 0
+            for topic in [t for t, owner in self._retained.items() if owner == _GOING]:
+                self._clear(topic)
             return
         if self._cleared.dropped > self._lost:
             self._lost = self._cleared.dropped
@@ -310,10 +326,10 @@ class Publisher:
                 status=status or ("running" if scanner.online else "offline"),
                 uptime=uptime,
                 devices=devices.get(scanner, 0),
-                published=tally.sent if tally else 0,
+                published=tally.delivered if tally else 0,
                 dropped=tally.dropped if tally else 0,
                 connected=destination.connection is not None,
-                messages_sent=destination.sent,
+                messages_sent=destination.delivered,
                 reconnects=destination.reconnects,
                 last_error=destination.last_error,
             )
@@ -325,7 +341,8 @@ class Publisher:
     def log_rates(self, scanners: list[Scanner]) -> None:
         """Log what became of the advertisements since the last time."""
         totals = self.destination.totals(scanners)
-        counted = totals.received, totals.sent, totals.dropped
+        delivered = totals.acknowledged + totals.sent
+        counted = totals.received, delivered, totals.dropped
         _LOGGER.info(
             "%s: %.1f advertisements a second received, %.1f published, %.1f dropped",
             self.destination.title,

@@ -181,17 +181,15 @@ class Tally:
 
 @dataclass(slots=True, eq=False)
 class Route:
-    """Where a sighting's advertisements, or messages about a device, go at one destination.
+    """Where a sighting's advertisements go at one destination.
 
     `head` is the MQTT topic as it stands in a PUBLISH packet: two bytes of length, then
-    UTF-8 (MQTT 5, 1.5.4). What is buffered waits for a broker that is away.
+    UTF-8 (MQTT 5, 1.5.4).
     """
 
     head: bytes
     tally: Tally
     qos: int = 0
-    retain: bool = False
-    is_buffered: bool = False
 
 
 @dataclass(slots=True, eq=False)

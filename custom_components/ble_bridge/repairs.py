@@ -1,26 +1,52 @@
 """What only the user can mend, said where they look, and taken back when it works."""
 
+from collections.abc import Collection
 import contextlib
-from typing import Any, Final, override
+from datetime import datetime, timedelta
+from typing import Any, Final
 
-from homeassistant.components.repairs import RepairsFlow, RepairsFlowResult
+from homeassistant.components.repairs import ConfirmRepairFlow, RepairsFlow
 from homeassistant.config_entries import SOURCE_REAUTH, ConfigEntry, ConfigSubentry
-from homeassistant.const import CONF_CLIENT_ID
-from homeassistant.core import HomeAssistant, callback
+from homeassistant.core import CALLBACK_TYPE, HomeAssistant, callback
 from homeassistant.data_entry_flow import UnknownFlow
 from homeassistant.helpers import issue_registry as ir
-from homeassistant.helpers.selector import TextSelector
-import voluptuous as vol
+from homeassistant.helpers.event import async_track_time_interval
+from homeassistant.util import dt as dt_util
 
-from .const import CONF_BROKER, CONF_KEY, DOMAIN, Broker
+from .certificates import expires_at
+from .const import (
+    CONF_BROKER,
+    CONF_CA_CERTIFICATE,
+    CONF_CLIENT_CERTIFICATE,
+    CONF_TLS,
+    DOMAIN,
+    SUBENTRY_DESTINATION,
+    Broker,
+)
 from .decoders import Encryption
 from .destinations.errors import Problem
-from .destinations.mqtt_connection import new_client_id
-from .keys import async_check_key, parse_key
+from .fix_flows import CertificateFlow, KeyFlow, NewClientIdFlow, RetryFlow
 from .records import Scanner
 
 CONF_SUBENTRY_ID: Final = "subentry_id"
-_ISSUES: Final = ("client_id_taken", "broker_missing", "broker_refused")
+# What stands in the way of a connection; a destination has one of these at a time.
+_CERTIFICATES: Final = (
+    Problem.CERTIFICATE_EXPIRED,
+    Problem.CERTIFICATE_UNTRUSTED,
+    Problem.CERTIFICATE_NAME,
+    Problem.CLIENT_CERTIFICATE_REFUSED,
+)
+_ISSUES: Final = (
+    *("client_id_taken", "broker_missing", "broker_refused", "broker_certificate"),
+    *_CERTIFICATES,
+)
+# What a broker refuses over a connection.
+_REFUSALS: Final = (Problem.NOT_AUTHORIZED, Problem.QUOTA_EXCEEDED, Problem.TOO_LARGE)
+_EXPIRIES: Final = {
+    CONF_CA_CERTIFICATE: "ca_expires",
+    CONF_CLIENT_CERTIFICATE: "client_certificate_expires",
+}
+_EXPIRY_WARNING: Final = timedelta(days=30)
 _SCANNER_ISSUE: Final = "scanner_silent"
 _KEY_ISSUES: Final = {
     Encryption.KEY_MISSING: ("key_missing", ir.IssueSeverity.WARNING),
@@ -38,12 +64,16 @@ def async_update(
     """Open or close what a destination's problem asks of the user."""
     ours = subentry.data[CONF_BROKER] == Broker.CUSTOM
     if problem is None:
-        async_delete(hass, subentry.subentry_id)
+        _close(hass, _ISSUES, subentry.subentry_id)
         _abort_reauth(hass, subentry.subentry_id)
     elif problem is Problem.CLIENT_ID_TAKEN:
-        _create(hass, "client_id_taken", entry, subentry, is_fixable=True)
+        _block(hass, "client_id_taken", entry, subentry, is_fixable=True)
     elif problem is Problem.BROKER_MISSING:
-        _create(hass, "broker_missing", entry, subentry)
+        _block(hass, "broker_missing", entry, subentry)
+    elif problem in _CERTIFICATES and ours:
+        _block(hass, problem.value, entry, subentry, is_fixable=True)
+    elif problem in _CERTIFICATES:
+        _block(hass, "broker_certificate", entry, subentry)
     elif problem is Problem.INVALID_AUTH and ours:
         entry.async_start_reauth(
             hass,
@@ -56,19 +86,133 @@ def async_update(
             {CONF_SUBENTRY_ID: subentry.subentry_id},
         )
     elif problem is Problem.INVALID_AUTH:
-        _create(hass, "broker_refused", entry, subentry)
+        _block(hass, "broker_refused", entry, subentry)
+
+
+@callback
+def async_update_refusals(
+    hass: HomeAssistant,
+    entry: ConfigEntry[Any],
+    subentry: ConfigSubentry,
+    problems: Collection[Problem],
+) -> None:
+    """Open or close what the broker's refusals of messages ask of the user."""
+    for problem in _REFUSALS:
+        if problem in problems:
+            _create(hass, problem.value, entry, subentry, is_fixable=True)
+        else:
+            _close(hass, (problem,), subentry.subentry_id)
+
+
+@callback
+def async_update_store(
+    hass: HomeAssistant,
+    entry: ConfigEntry[Any],
+    subentry: ConfigSubentry,
+    problem: Problem | None,
+) -> None:
+    """Tell that what waits cannot be kept on disk, while that is so, or was damaged.
+
+    The latter is told until the user has read it, for by then all is well again.
+    """
+    if problem is Problem.STORE_CORRUPT:
+        _create(
+            hass,
+            Problem.STORE_CORRUPT.value,
+            entry,
+            subentry,
+            is_fixable=True,
+            is_persistent=True,
+        )
+    elif problem is Problem.STORE_FAILED:
+        _create(hass, Problem.STORE_FAILED.value, entry, subentry)
+    elif problem is None:
+        _close(hass, (Problem.STORE_FAILED,), subentry.subentry_id)
+
+
+@callback
+def async_watch_certificates(
+    hass: HomeAssistant, entry: ConfigEntry[Any]
+) -> CALLBACK_TYPE:
+    """Look each day whether a certificate expires soon; return what ends that."""
+
+    @callback
+    def check(now: datetime) -> None:
+        for subentry in entry.subentries.values():
+            if subentry.subentry_type == SUBENTRY_DESTINATION:
+                _check_certificates(hass, entry, subentry, now)
+
+    check(dt_util.utcnow())
+    return async_track_time_interval(
+        hass, check, timedelta(days=1), cancel_on_shutdown=True
+    )
+
+
+def _check_certificates(
+    hass: HomeAssistant,
+    entry: ConfigEntry[Any],
+    subentry: ConfigSubentry,
+    now: datetime,
+) -> None:
+    """Warn of certificates of a destination that expire soon."""
+    for key, issue in _EXPIRIES.items():
+        pem = subentry.data.get(key) if subentry.data[CONF_TLS] else None
+        # An authority that is long gone may stand beside the one that took its place.
+        after = now if key == CONF_CA_CERTIFICATE else None
+        date = expires_at(pem, after) if pem else None
+        if date is None or date - now > _EXPIRY_WARNING:
+            _close(hass, (issue,), subentry.subentry_id)
+            continue
+        _create(
+            hass,
+            issue,
+            entry,
+            subentry,
+            severity=ir.IssueSeverity.WARNING,
+            date=dt_util.as_local(date).date().isoformat(),
+        )
 
 
 @callback
 def async_delete(hass: HomeAssistant, subentry_id: str) -> None:
-    """Close the issues of a destination; nobody is asked about one that is removed."""
-    for issue in _ISSUES:
-        ir.async_delete_issue(hass, DOMAIN, f"{issue}_{subentry_id}")
+    """Close the issues of a destination that is no longer there, or not for a while.
+
+    Nobody is asked or told of one that is removed.
+    """
+    _close(hass, (*_ISSUES, *_REFUSALS, *_EXPIRIES.values()), subentry_id)
+    _close(hass, (Problem.STORE_FAILED,), subentry_id)
     if not any(
         subentry_id in entry.subentries
         for entry in hass.config_entries.async_entries(DOMAIN)
     ):
-        _abort_reauth(hass, subentry_id)
+        async_forget(hass, subentry_id)
+
+
+@callback
+def async_forget(hass: HomeAssistant, subentry_id: str) -> None:
+    """Close what stays open while a destination is only away."""
+    _close(hass, (Problem.STORE_CORRUPT,), subentry_id)
+    _abort_reauth(hass, subentry_id)
+
+
+def _close(hass: HomeAssistant, issues: Collection[str], subentry_id: str) -> None:
+    """Close issues of a destination."""
+    for issue in issues:
+        ir.async_delete_issue(hass, DOMAIN, f"{issue}_{subentry_id}")
+
+
+def _block(
+    hass: HomeAssistant,
+    issue: str,
+    entry: ConfigEntry[Any],
+    subentry: ConfigSubentry,
+    *,
+    is_fixable: bool = False,
+) -> None:
+    """Open what stands in the way of a connection, in place of any other such."""
+    others = [other for other in _ISSUES if other != issue]
+    _close(hass, others, subentry.subentry_id)
+    _create(hass, issue, entry, subentry, is_fixable=is_fixable)
 
 
 def _create(
@@ -78,20 +222,25 @@ def _create(
     subentry: ConfigSubentry,
     *,
     is_fixable: bool = False,
+    is_persistent: bool = False,
+    severity: ir.IssueSeverity = ir.IssueSeverity.ERROR,
+    **placeholders: str,
 ) -> None:
-    """Open an issue in place of any other of this destination."""
-    for other in _ISSUES:
-        if other != issue:
-            ir.async_delete_issue(hass, DOMAIN, f"{other}_{subentry.subentry_id}")
+    """Open an issue of a destination."""
     ir.async_create_issue(
         hass,
         DOMAIN,
         f"{issue}_{subentry.subentry_id}",
-        data={"entry_id": entry.entry_id, CONF_SUBENTRY_ID: subentry.subentry_id},
+        data={
+            "entry_id": entry.entry_id,
+            CONF_SUBENTRY_ID: subentry.subentry_id,
+            "issue": issue,
+        },
         is_fixable=is_fixable,
-        severity=ir.IssueSeverity.ERROR,
+        is_persistent=is_persistent,
+        severity=severity,
         translation_key=issue,
-        translation_placeholders={"destination": subentry.title},
+        translation_placeholders={"destination": subentry.title, **placeholders},
     )
 
 
@@ -105,56 +254,6 @@ def _abort_reauth(hass: HomeAssistant, subentry_id: str) -> None:
         if placeholders.get(CONF_SUBENTRY_ID) == subentry_id:
             with contextlib.suppress(UnknownFlow):
                 hass.config_entries.flow.async_abort(flow["flow_id"])
-
-
-class _SubentryFlow(RepairsFlow):
-    """Mend something of a destination or a device, which may be removed meanwhile."""
-
-    def __init__(self, entry_id: str, subentry_id: str) -> None:
-        """Initialize with the subentry."""
-        self._entry_id = entry_id
-        self._subentry_id = subentry_id
-
-    async def async_step_init(
-        self, user_input: dict[str, str] | None = None
-    ) -> RepairsFlowResult:
-        """Begin."""
-        return await self.async_step_confirm()
-
-    async def async_step_confirm(
-        self, user_input: dict[str, str] | None = None
-    ) -> RepairsFlowResult:
-        """Ask, and mend."""
-        raise NotImplementedError
-
-    def _find(self) -> tuple[ConfigEntry[Any], ConfigSubentry] | None:
-        """Return the entry and the subentry, if both are there."""
-        entry = self.hass.config_entries.async_get_entry(self._entry_id)
-        subentry = entry and entry.subentries.get(self._subentry_id)
-        return (entry, subentry) if entry and subentry else None
-
-
-class NewClientIdFlow(_SubentryFlow):
-    """Give a destination a client ID that no other client has."""
-
-    @override
-    async def async_step_confirm(
-        self, user_input: dict[str, str] | None = None
-    ) -> RepairsFlowResult:
-        """Ask, then change the client ID; the entry reloads with it."""
-        if (found := self._find()) is None:
-            return self.async_abort(reason="destination_removed")
-        entry, subentry = found
-        if user_input is None:
-            return self.async_show_form(
-                step_id="confirm",
-                data_schema=vol.Schema({}),
-                description_placeholders={"destination": subentry.title},
-            )
-        self.hass.config_entries.async_update_subentry(
-            entry, subentry, data={**subentry.data, CONF_CLIENT_ID: new_client_id()}
-        )
-        return self.async_create_entry(data={})
 
 
 @callback
@@ -224,48 +323,19 @@ def async_delete_key_issues(hass: HomeAssistant, subentry_id: str) -> None:
         ir.async_delete_issue(hass, DOMAIN, f"{name}_{subentry_id}")
 
 
-class KeyFlow(_SubentryFlow):
-    """Give a device the key that opens its packets."""
-
-    @override
-    async def async_step_confirm(
-        self, user_input: dict[str, str] | None = None
-    ) -> RepairsFlowResult:
-        """Ask for the key, check it, and save it; the entry reloads with it."""
-        if (found := self._find()) is None:
-            return self.async_abort(reason="device_removed")
-        entry, subentry = found
-        errors: dict[str, str] = {}
-        if user_input is not None:
-            try:
-                key = parse_key(user_input[CONF_KEY])
-            except ValueError:
-                errors[CONF_KEY] = "invalid_key"
-            else:
-                if (
-                    await async_check_key(self.hass, entry, subentry.data, key)
-                    is Encryption.KEY_WRONG
-                ):
-                    errors[CONF_KEY] = "key_wrong"
-                else:
-                    self.hass.config_entries.async_update_subentry(
-                        entry, subentry, data={**subentry.data, CONF_KEY: key.hex()}
-                    )
-                    return self.async_create_entry(data={})
-        return self.async_show_form(
-            step_id="confirm",
-            data_schema=vol.Schema({vol.Required(CONF_KEY): TextSelector()}),
-            errors=errors,
-            description_placeholders={"device": subentry.title},
-        )
-
-
 async def async_create_fix_flow(
     hass: HomeAssistant, issue_id: str, data: dict[str, str | int | float | None] | None
 ) -> RepairsFlow:
     """Return the flow that mends an issue."""
     data = data or {}
     entry_id, subentry_id = str(data.get("entry_id")), str(data.get(CONF_SUBENTRY_ID))
-    if data.get("issue") in {name for name, _ in _KEY_ISSUES.values()}:
+    issue = str(data.get("issue"))
+    if issue in {name for name, _ in _KEY_ISSUES.values()}:
         return KeyFlow(entry_id, subentry_id)
+    if issue in _CERTIFICATES:
+        return CertificateFlow(entry_id, subentry_id, Problem(issue))
+    if issue in _REFUSALS:
+        return RetryFlow(entry_id, subentry_id, Problem(issue))
+    if issue == Problem.STORE_CORRUPT:
+        return ConfirmRepairFlow()
     return NewClientIdFlow(entry_id, subentry_id)

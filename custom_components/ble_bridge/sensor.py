@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+import functools
 from typing import override
 
 from homeassistant.components.sensor import (
@@ -38,7 +39,7 @@ from .entity import (
     async_add_fields,
     async_add_scanners,
 )
-from .records import Scanner
+from .records import RecordKind, Scanner
 
 PARALLEL_UPDATES = 0
 
@@ -77,6 +78,12 @@ def _moment(seconds: float | None) -> datetime | None:
     return None if seconds is None else dt_util.utc_from_timestamp(seconds)
 
 
+def _figure(kind: RecordKind, figure: str, destination: MqttDestination) -> int:
+    """Return how many records of a kind met one fate."""
+    count: int = getattr(destination.tally(kind), figure)
+    return count
+
+
 BRIDGE_SENSORS = (
     BridgeSensorDescription(
         key="advertisement_rate",
@@ -104,7 +111,7 @@ DESTINATION_SENSORS = (
         key="messages",
         translation_key="messages",
         state_class=SensorStateClass.TOTAL_INCREASING,
-        value_fn=lambda destination: destination.sent,
+        value_fn=lambda destination: destination.delivered,
     ),
     DestinationSensorDescription(
         key="bytes",
@@ -147,6 +154,29 @@ DESTINATION_SENSORS = (
         state_class=SensorStateClass.TOTAL_INCREASING,
         entity_category=EntityCategory.DIAGNOSTIC,
         value_fn=lambda destination: destination.failed,
+    ),
+    DestinationSensorDescription(
+        key="waiting",
+        translation_key="waiting",
+        state_class=SensorStateClass.MEASUREMENT,
+        entity_category=EntityCategory.DIAGNOSTIC,
+        value_fn=lambda destination: destination.outbox.waiting,
+    ),
+    *(
+        DestinationSensorDescription(
+            key=f"{kind}_{figure}",
+            translation_key=f"{kind}_{figure}",
+            state_class=(
+                SensorStateClass.MEASUREMENT
+                if figure == "waiting"
+                else SensorStateClass.TOTAL_INCREASING
+            ),
+            entity_category=EntityCategory.DIAGNOSTIC,
+            entity_registry_enabled_default=False,
+            value_fn=functools.partial(_figure, kind, figure),
+        )
+        for kind in RecordKind
+        for figure in ("received", "acknowledged", "sent", "dropped", "waiting")
     ),
     DestinationSensorDescription(
         key="reconnects",

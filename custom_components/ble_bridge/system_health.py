@@ -32,6 +32,6 @@ async def system_health_info(hass: HomeAssistant) -> dict[str, Any]:
         "devices": bridge.devices_on_air()[None],
         "advertisement_rate": round(bridge.rate or 0, 1),
         "destinations_connected": f"{connected}/{len(destinations)}",
-        "messages": sum(destination.sent for destination in destinations),
+        "messages": sum(destination.delivered for destination in destinations),
         "dropped": sum(destination.dropped for destination in destinations),
     }

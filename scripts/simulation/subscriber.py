@@ -16,13 +16,18 @@ from .processes import LOOPBACK, POLL_SECONDS, SimulationError
 
 
 class Message(NamedTuple):
-    """A message that arrived; `received` is in seconds since the epoch."""
+    """A message that arrived; `received` is in seconds since the epoch.
+
+    `properties` are the user properties of MQTT 5, and `expiry` the seconds that were left.
+    """
 
     topic: str
     payload: bytes
     qos: int
     retain: bool
     received: float
+    properties: tuple[tuple[str, str], ...] = ()
+    expiry: int | None = None
 
     def json(self) -> Any:
         """Return the payload, which is JSON."""
@@ -190,8 +195,15 @@ class Subscriber:
 
     def _on_message(self, _: Client, __: object, arrived: MQTTMessage) -> None:
         """Count a message; called in the client's thread."""
+        told = arrived.properties
         message = Message(
-            arrived.topic, arrived.payload, arrived.qos, arrived.retain, time.time()
+            arrived.topic,
+            arrived.payload,
+            arrived.qos,
+            arrived.retain,
+            time.time(),
+            tuple(getattr(told, "UserProperty", ())),
+            getattr(told, "MessageExpiryInterval", None),
         )
         latency = None
         if not message.retain and message.topic.startswith(self._measured):

@@ -19,6 +19,9 @@ from tests.conftest import SimulatedScanner
 
 LOGGER = "custom_components.ble_bridge"
 
+# Why a record is dropped.
+DROPPED = ("away", "overflow", "expired", "refused", "failed")
+
 type Diagnose = Callable[[MockConfigEntry], Awaitable[dict[str, Any]]]
 
 
@@ -80,16 +83,21 @@ def assert_adds_up(diagnostics: dict[str, Any]) -> None:
     for destination in diagnostics["destinations"]:
         total = destination["counters"]
         assert total["received"] == sum(s["received"] for s in scanners.values())
-        assert total["received"] == (
-            total["filtered"] + total["sent"] + total["dropped"] + total["waiting"]
+        assert total["received"] == total["filtered"] + total["dropped"] + (
+            total["acknowledged"] + total["sent"] + total["waiting"]
         )
-        assert total["dropped"] == total["away"] + total["overflow"] + total["failed"]
+        assert total["dropped"] == sum(total[reason] for reason in DROPPED)
+        for tally in (
+            *destination["records"].values(),
+            *destination["scanners"].values(),
+        ):
+            assert tally["received"] == tally["acknowledged"] + tally["sent"] + (
+                tally["waiting"] + sum(tally[reason] for reason in DROPPED)
+            )
+            assert tally["waiting"] >= 0
         for scanner_id, tally in destination["scanners"].items():
             scanner = scanners[scanner_id]
             assert scanner["received"] - scanner["filtered"] == tally["received"]
-            dropped = tally["away"] + tally["overflow"] + tally["failed"]
-            assert tally["received"] == tally["sent"] + dropped + tally["waiting"]
-            assert tally["waiting"] >= 0
         waiting = sum(tally["waiting"] for tally in destination["scanners"].values())
         assert waiting == total["waiting"]
 

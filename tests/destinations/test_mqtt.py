@@ -264,8 +264,8 @@ async def test_maximum_packet_size(
         await subscriber.wait_for(lambda s: len(arrived(s)) == 4)
         [destination] = (await settle(diagnose, entry))["destinations"]
         assert destination["counters"]["failed"] == 3
-        assert destination["counters"]["sent"] == 4
-        assert destination["last_error"] == "rejected"
+        assert destination["counters"]["acknowledged" if qos else "sent"] == 4
+        assert destination["last_error"] == "too_large"
         assert destination["reconnects"] == 0
         assert len(lines(caplog, logging.ERROR)) == 1
         await hass.config_entries.async_unload(entry.entry_id)
@@ -300,7 +300,7 @@ async def test_refused_by_puback(
         entry = await setup(destination_data(broker.port, qos=1))
         await stream(scanner, 0, 250)
         diagnostics = await settle(diagnose, entry)
-        assert diagnostics["destinations"][0]["counters"]["failed"] == 250
+        assert diagnostics["destinations"][0]["counters"]["refused"] == 250
         assert len(lines(caplog, logging.ERROR)) == 1
         await hass.config_entries.async_unload(entry.entry_id)
 
@@ -360,7 +360,7 @@ async def test_qos_1_arrives(
         await stream(scanner, 0, 900)
         await subscriber.wait_for(lambda s: len(arrived(s)) == 900)
         counters = (await diagnose(entry))["destinations"][0]["counters"]
-        assert counters["sent"] + counters["waiting"] == 900
+        assert counters["acknowledged"] + counters["waiting"] == 900
     assert arrived(subscriber) == list(range(900))
     assert {m.qos for m in subscriber.messages if "/raw/" in m.topic} == {1}
 
@@ -383,7 +383,8 @@ async def test_qos_1_waits_and_is_sent_again(
         broker.acknowledge(next(identifiers), 0x87)
         await wait_until(lambda: len(broker.raw) == 5)
         counters = (await diagnose(entry))["destinations"][0]["counters"]
-        assert (counters["sent"], counters["failed"], counters["waiting"]) == (1, 1, 8)
+        assert (counters["acknowledged"], counters["refused"]) == (1, 1)
+        assert counters["waiting"] == 8
         broker.cut()
         broker.messages.clear()
         await wait_until(lambda: not is_connected(hass, broker.port))
@@ -397,7 +398,7 @@ async def test_qos_1_waits_and_is_sent_again(
             broker.acknowledge(identifier)
         await wait_until(lambda: len(broker.raw) == 4)
         counters = (await diagnose(entry))["destinations"][0]["counters"]
-        assert (counters["sent"], counters["waiting"]) == (4, 1)
+        assert (counters["acknowledged"], counters["waiting"]) == (4, 1)
         assert await hass.config_entries.async_unload(entry.entry_id)
 
 
@@ -405,7 +406,10 @@ async def test_qos_1_waits_and_is_sent_again(
     ("packet", "problem"),
     [
         (b"\xe0\x01\x8b", "connection_lost"),
-        (b"\xe0\x01\x97", "refused"),
+        (b"\xe0\x01\x97", "quota_exceeded"),
+        (b"\xe0\x01\x87", "not_authorized"),
+        (b"\xe0\x01\x95", "too_large"),
+        (b"\xe0\x01\x99", "refused"),
         (b"\xe0\x02\x8e\x00", "client_id_taken"),
         (b"\xe0\x00", "connection_lost"),
         (b"\x00\x00", "connection_lost"),

@@ -1,8 +1,15 @@
-"""The outbox: whatever happens, every message is accounted for, and none overtakes."""
+"""The outbox and what stands behind it: whatever happens, all is accounted for.
+
+Two machines: one for advertisements that pass, one for records, with a real store on disk.
+"""
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator
-from typing import cast, override
+import itertools
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple, cast, override
 
 from hypothesis import settings, strategies as st
 from hypothesis.stateful import (
@@ -12,79 +19,131 @@ from hypothesis.stateful import (
     precondition,
     rule,
 )
+import pytest
 
-from custom_components.ble_bridge.destinations import outbox as module
+from custom_components.ble_bridge.destinations import (
+    delivery as delivery_module,
+    outbox,
+)
+from custom_components.ble_bridge.destinations.delivery import Delivery
+from custom_components.ble_bridge.destinations.errors import Problem
+from custom_components.ble_bridge.destinations.journal import Journal
 from custom_components.ble_bridge.destinations.mqtt_connection import MqttConnection
-from custom_components.ble_bridge.destinations.outbox import Outbox
+from custom_components.ble_bridge.destinations.outbox import Outbox, mark_resent
+from custom_components.ble_bridge.destinations.parcels import Message, Parcel
+from custom_components.ble_bridge.destinations.policy import (
+    Bounds,
+    DeliverySettings,
+    Policy,
+)
+from custom_components.ble_bridge.destinations.store import RecordStore, StoreError
 from custom_components.ble_bridge.layouts.topics import encode_topic
-from custom_components.ble_bridge.records import Route, Tally
+from custom_components.ble_bridge.records import RecordKind, Route, Tally
+
+
+class Packet(NamedTuple):
+    """A PUBLISH packet: its number, QoS, identifier, and whether it is marked as resent."""
+
+    number: int
+    qos: int
+    retain: bool
+    mid: int
+    topic: str
+    payload: bytes
 
 
 class FakeConnection:
     """A connection that takes what it is told to take; `got` holds what arrived."""
 
-    def __init__(self, maximum_qos: int, can_batch: bool, limit: int | None) -> None:
+    def __init__(
+        self, maximum_qos: int, can_batch: bool, limit: int | None, window: int = 4
+    ) -> None:
         """Initialize with what the broker allows."""
         self.publish_head = b"\0"
+        self.message_expiry: int | None = None
         self.maximum_packet_size = limit
         self.maximum_qos = maximum_qos
-        self.receive_maximum = 4
+        self.receive_maximum = window
         self.batch_size = 6
         self.can_batch = can_batch
-        self.got: list[int] = []
+        self.got: list[Packet] = []
         self.willing = True
-        self.pending: dict[int, list[int]] = {}
-        self.batch: int | None = None
-        self.retained: set[int] = set()
-        self._mids: Iterator[int] = iter(range(1, 1_000_000))
+        self.unacknowledged: dict[int, Packet] = {}
+        self.under_way: tuple[int, list[Packet]] | None = None
+        self._mids: Iterator[int] = itertools.count(1)
+
+    def head_for(self, waited: float, *, is_resend: bool) -> bytes:
+        """Return what stands between topic and payload."""
+        return b"\0"
+
+    def reserve(self, qos: int) -> int:
+        """Return a packet identifier."""
+        assert 1 <= qos <= self.maximum_qos
+        return next(self._mids)
 
     def write(self, batch: bytes) -> int | None:
         """Write a batch, or keep it for later."""
-        assert self.batch not in self.pending
-        numbers = []
-        while batch:
-            assert batch[0] in b"\x30\x31"
-            retain = batch[0] & 1
-            length, start, shift = 0, 1, 0
-            while True:
-                digit = batch[start]
-                length |= (digit & 127) << shift
-                start, shift = start + 1, shift + 7
-                if digit < 128:
-                    break
-            packet, batch = batch[start : start + length], batch[start + length :]
-            numbers.append(_number(packet[2 + int.from_bytes(packet[:2]) + 1 :]))
-            if retain:
-                self.retained.add(numbers[-1])
+        assert self.under_way is None
+        packets = list(_packets(batch))
+        for packet in packets:
+            if packet.qos:
+                self.unacknowledged[packet.mid] = packet
+        assert len(self.unacknowledged) <= self.receive_maximum
         if self.willing:
-            self.got += numbers
+            self.got += packets
             return None
-        self.batch = self._keep(numbers)
-        return self.batch
-
-    def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> int:
-        """Keep a message until it is acknowledged."""
-        assert self.batch not in self.pending
-        assert len(self.pending) < self.receive_maximum
-        if retain:
-            self.retained.add(_number(payload))
-        limit = self.maximum_packet_size
-        if limit is not None and len(topic) + len(payload) + 8 > limit:
-            raise ValueError
-        return self._keep([_number(payload)])
-
-    def _keep(self, numbers: list[int]) -> int:
         mid = next(self._mids)
-        self.pending[mid] = numbers
+        self.under_way = mid, packets
+        return mid
+
+    def publish(
+        self, topic: str, payload: bytes, *, qos: int, retain: bool = False
+    ) -> int:
+        """Keep a message until it is acknowledged, or, at QoS 0, written."""
+        mid = next(self._mids)
+        qos = min(qos, self.maximum_qos)
+        packet = Packet(_number(payload), qos, retain, mid, topic, payload)
+        self.unacknowledged[mid] = packet
+        assert len(self.unacknowledged) <= self.receive_maximum
+        self.got.append(packet)
         return mid
 
 
+def _packets(batch: bytes) -> Iterator[Packet]:
+    """Yield the packets of a batch."""
+    while batch:
+        first = batch[0]
+        assert first >> 4 == 3
+        length, start, shift = 0, 1, 0
+        while True:
+            digit = batch[start]
+            length |= (digit & 127) << shift
+            start, shift = start + 1, shift + 7
+            if digit < 128:
+                break
+        packet, batch = batch[start : start + length], batch[start + length :]
+        end = 2 + int.from_bytes(packet[:2])
+        qos, mid = first >> 1 & 3, 0
+        topic = packet[2:end].decode()
+        if qos:
+            mid, end = int.from_bytes(packet[end : end + 2]), end + 2
+        assert packet[end] == 0  # No properties
+        payload = packet[end + 1 :]
+        yield Packet(_number(payload), qos, bool(first & 1), mid, topic, payload)
+
+
 def _number(payload: bytes) -> int:
-    return int(payload.split(b" ")[0])
+    return int(payload.lstrip(b'{"n:').split(b" ")[0].split(b",")[0].rstrip(b"}"))
 
 
-class OutboxMachine(RuleBasedStateMachine):
-    """Puts messages in, and lets a connection come, go, take, acknowledge and refuse."""
+def turn(loop: asyncio.AbstractEventLoop) -> None:
+    """Let the loop turn."""
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+
+
+class PassingMachine(RuleBasedStateMachine):
+    """Puts advertisements in; a connection comes, goes, takes, acknowledges and refuses."""
 
     def __init__(self) -> None:
         """Initialize with a loop that turns when we say so."""
@@ -97,37 +156,31 @@ class OutboxMachine(RuleBasedStateMachine):
         self.connection: FakeConnection | None = None
         self.connections: list[FakeConnection] = []
         self.tallies = [Tally(), Tally()]
+        self.routes: list[Route] = []
         self.sent_by: dict[int, Route] = {}
         self.number = 0
         self.reported = 0
-        self.limits = module.MAX_MESSAGES, module.MAX_BYTES, module._GATHER
-        module.MAX_MESSAGES, module.MAX_BYTES = 20, 400  # type: ignore[misc]
-        self.buffered = module.MAX_BUFFERED
-        module.MAX_BUFFERED = 7  # type: ignore[misc]
-        module._GATHER = 0.0  # type: ignore[misc]
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(outbox, "MAX_MESSAGES", 20)
+        self.patch.setattr(outbox, "MAX_BYTES", 400)
+        self.patch.setattr(outbox, "_GATHER", 0.0)
 
-    @initialize(
-        qos=st.tuples(st.integers(0, 2), st.integers(0, 2)),
-        retain=st.tuples(st.booleans(), st.booleans()),
-        buffered=st.tuples(st.booleans(), st.booleans()),
-    )
-    def begin(
-        self,
-        qos: tuple[int, int],
-        retain: tuple[bool, bool],
-        buffered: tuple[bool, bool],
-    ) -> None:
+    @initialize(qos=st.tuples(st.integers(0, 2), st.integers(0, 2)))
+    def begin(self, qos: tuple[int, int]) -> None:
         """Make the outbox."""
-        self.outbox = Outbox(self.loop, self._report)
+        tallies = {kind: Tally() for kind in RecordKind}
+        self.delivery = Delivery(
+            DeliverySettings(),
+            tallies,
+            self.loop.time,
+            lambda at: at,
+            lambda: None,
+            lambda _: None,
+        )
+        self.outbox = Outbox(self.loop, self.delivery, self._report, lambda: None)
         self.routes = [
-            Route(
-                encode_topic(f"topic/{index}"),
-                self.tallies[index],
-                qos[index],
-                keep,
-                buffered[index],
-            )
-            for index, keep in enumerate(retain)
+            Route(encode_topic(f"topic/{index}"), self.tallies[index], qos[index])
+            for index in range(2)
         ]
 
     def _report(self, _problem: object) -> None:
@@ -139,7 +192,7 @@ class OutboxMachine(RuleBasedStateMachine):
         count=st.integers(1, 12),
     )
     def put(self, which: int, size: int, count: int) -> None:
-        """Put messages in."""
+        """Put advertisements in."""
         for _ in range(count):
             self.number += 1
             self.tallies[which].received += 1
@@ -149,8 +202,7 @@ class OutboxMachine(RuleBasedStateMachine):
     @rule()
     def turn(self) -> None:
         """Let the loop turn."""
-        self.loop.call_soon(self.loop.stop)
-        self.loop.run_forever()
+        turn(self.loop)
         assert self.raised == []
 
     @precondition(lambda self: self.connection is None)
@@ -172,20 +224,28 @@ class OutboxMachine(RuleBasedStateMachine):
         assert self.connection
         self.connection.willing = willing
 
-    @precondition(lambda self: self.connection and self.connection.pending)
+    @precondition(lambda self: self.connection and self.connection.unacknowledged)
     @rule(data=st.data(), refused=st.booleans())
     def answer(self, data: st.DataObject, refused: bool) -> None:
-        """Write a batch or acknowledge or refuse a message."""
+        """Acknowledge or refuse a message."""
         assert self.connection
-        pending = self.connection.pending
-        mid = data.draw(st.sampled_from(sorted(pending)))
-        numbers = pending.pop(mid)
-        qos = self.sent_by[numbers[0]].qos
-        if refused and min(qos, self.connection.maximum_qos):
-            self.outbox.on_refused(mid)
+        unacknowledged = self.connection.unacknowledged
+        mid = data.draw(st.sampled_from(sorted(unacknowledged)))
+        if unacknowledged.pop(mid).qos and refused:
+            self.outbox.on_refused(mid, Problem.NOT_AUTHORIZED)
         else:
-            self.connection.got += numbers
             self.outbox.on_written(mid)
+
+    @precondition(lambda self: self.connection and self.connection.under_way)
+    @rule()
+    def written(self) -> None:
+        """Write what the socket did not take at once."""
+        assert self.connection
+        assert self.connection.under_way
+        mid, packets = self.connection.under_way
+        self.connection.under_way = None
+        self.connection.got += packets
+        self.outbox.on_written(mid)
 
     @precondition(lambda self: self.connection is not None)
     @rule()
@@ -208,65 +268,365 @@ class OutboxMachine(RuleBasedStateMachine):
 
     @invariant()
     def adds_up(self) -> None:
-        """Check that each message is sent, dropped, or waits, and the buffer is bounded."""
-        if not hasattr(self, "outbox"):
+        """Check that each message is sent, dropped, or waits, and the queue is bounded."""
+        if not self.routes:
             return
-        assert self.outbox.waiting == sum(tally.waiting for tally in self.tallies)
+        waiting = sum(tally.waiting for tally in self.tallies)
+        assert self.outbox.waiting == waiting
         assert all(tally.waiting >= 0 for tally in self.tallies)
-        assert self.outbox.waiting <= 2 * 20 + 20 + 4
-        assert self.reported == sum(tally.failed for tally in self.tallies)
-        for queue in (self.outbox._unconfirmed, self.outbox._confirmed):
-            if self.connection is None:
-                assert len(queue) <= 7
-                assert all(message[0].is_buffered for message in queue)
-            assert queue.size == sum(len(message[1]) for message in queue)
-        assert sum(tally.sent for tally in self.tallies) == sum(
-            len(connection.got) for connection in self.connections
-        )
+        assert waiting <= 20 + 20 + 4
+        assert self.reported == sum(t.failed + t.refused for t in self.tallies)
+        queue = self.outbox._passing
+        assert queue.size == sum(len(message[1]) for message in queue)
 
     @invariant()
     def in_order(self) -> None:
-        """Check that no batch overtakes another one, and none is sent twice."""
-        if not hasattr(self, "outbox"):
-            return
-        written = [
-            number
-            for connection in self.connections
-            for number in connection.got
-            if not self.sent_by[number].qos
-        ]
-        assert len(written) == len(set(written))
+        """Check that no message overtakes another one, and none at QoS 0 is sent twice."""
+        written: Counter[int] = Counter()
         for connection in self.connections:
-            if connection.can_batch:
-                batched = [n for n in connection.got if not self.sent_by[n].qos]
-                assert batched == sorted(batched)
-            for number in connection.got:
-                assert self.sent_by[number].retain is (number in connection.retained)
+            numbers = [packet.number for packet in connection.got]
+            assert numbers == sorted(numbers)
+            written.update(p.number for p in connection.got if not p.qos)
+            for packet in connection.got:
+                route = self.sent_by[packet.number]
+                assert packet.qos == min(route.qos, connection.maximum_qos)
+        assert max(written.values(), default=0) <= 1
 
     @override
     def teardown(self) -> None:
         """Let all of it go out, and check that it does."""
-        if hasattr(self, "outbox"):
+        if self.routes:
             self.lose()
             self.open(2, can_batch=True, limit=None)
             assert self.connection
             for _ in range(100):
-                self.turn()
-                for mid in list(self.connection.pending):
-                    self.connection.got += self.connection.pending.pop(mid)
+                turn(self.loop)
+                for mid in list(self.connection.unacknowledged):
+                    del self.connection.unacknowledged[mid]
                     self.outbox.on_written(mid)
             assert self.outbox.waiting == 0
             self.adds_up()
-        module.MAX_MESSAGES, module.MAX_BYTES, module._GATHER = self.limits  # type: ignore[misc]
-        module.MAX_BUFFERED = self.buffered  # type: ignore[misc]
+        self.patch.undo()
         self.loop.close()
 
 
-OutboxMachine.TestCase.settings = settings(
-    max_examples=300, stateful_step_count=40, deadline=None
-)
+class InlineLoop(asyncio.SelectorEventLoop):
+    """A loop whose time we set, and whose threads are done at once."""
+
+    now = 1000.0
+
+    @override
+    def time(self) -> float:
+        return self.now
+
+    @override
+    def run_in_executor(self, executor, func, *args):  # type: ignore[no-untyped-def, override]
+        future = self.create_future()
+        try:
+            future.set_result(func(*args))
+        except StoreError as err:
+            future.set_exception(err)
+        return future
 
 
-def test_outbox() -> None:
-    """Run the machine."""
-    OutboxMachine.TestCase().runTest()
+KINDS = {
+    Policy.DROP: RecordKind.CONNECTIVITY,
+    Policy.BUFFER: RecordKind.READING,
+    Policy.DURABLE: RecordKind.ALERT,
+}
+
+
+class RecordMachine(RuleBasedStateMachine):
+    """Says records; connection, broker, disk, and Home Assistant itself may fail."""
+
+    def __init__(self) -> None:
+        """Initialize with a store in a directory of its own."""
+        super().__init__()
+        self.directory = TemporaryDirectory()
+        self.loop = InlineLoop()
+        self.raised: list[object] = []
+        self.loop.set_exception_handler(
+            lambda _, context: self.raised.append(context.get("exception"))
+        )
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(delivery_module, "MAX_IN_MEMORY", 6)
+        self.patch.setattr(delivery_module, "_LOW", 3)
+        self.patch.setattr(delivery_module, "LIVE_RECORDS", 30)
+        self.patch.setattr("custom_components.ble_bridge.destinations.journal.PAGE", 4)
+        self.number = 0
+        self.policy: dict[int, Policy] = {}
+        self.device: dict[int, str] = {}
+        self.written: set[int] = set()  # Durable, and surely on disk or acknowledged
+        self.earlier: list[Tally] = []
+        self.arrivals: Counter[tuple[int, str]] = Counter()
+        self.newest: dict[tuple[Policy, str], int] = {}
+        self.disturbed = False  # What is refused comes behind what was on its way
+        self.messages: dict[int, int] = {}
+        self.connection: FakeConnection | None = None
+        self.start()
+
+    # --- Home Assistant -----------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start as Home Assistant does."""
+        self.tallies = {kind: Tally() for kind in RecordKind}
+        self.delivery = Delivery(
+            DeliverySettings(
+                policies={kind: policy for policy, kind in KINDS.items()},
+                buffer=Bounds(10, 2_000),
+                store=Bounds(40, 20_000),
+                drain_rate=1000,
+                max_tries=3,
+            ),
+            self.tallies,
+            self.loop.time,
+            lambda at: at,
+            lambda: self.outbox.wake(),  # noqa: PLW0108 - it is made later
+            lambda _: None,
+        )
+        self.store = RecordStore(
+            Path(self.directory.name, "records.db"), list(RecordKind)
+        )
+        self.delivery.journal = Journal(
+            self.loop, self.store, self.delivery, lambda at: at
+        )
+        self.outbox = Outbox(self.loop, self.delivery, lambda _: None, self.lose)
+        self.loop.run_until_complete(self.delivery.journal.async_open())
+
+    @rule()
+    def restart(self) -> None:
+        """Stop, and start again."""
+        self.lose()
+        self.outbox.give_up()
+        assert self.delivery.journal
+        self.loop.run_until_complete(self.delivery.journal.async_close())
+        self.written |= {
+            n for n, policy in self.policy.items() if policy is Policy.DURABLE
+        }
+        self.earlier.append(self.tallies[RecordKind.ALERT])
+        self.start()
+
+    @rule()
+    def crash(self) -> None:
+        """Be killed, and start again."""
+        self.connection = None
+        for task in asyncio.all_tasks(self.loop):
+            task.cancel()
+        self.outbox.close()
+        assert self.delivery.journal
+        self.delivery.journal._cancel_timer()
+        self.delivery.journal._closing = True
+        turn(self.loop)
+        self.store.close()
+        for number in self.policy.keys() - self.written:
+            del self.policy[number]
+        self.earlier.append(self.tallies[RecordKind.ALERT])
+        self.start()
+
+    # --- what is said -------------------------------------------------------------------
+
+    @rule(
+        policy=st.sampled_from(list(Policy)),
+        device=st.sampled_from("ab"),
+        messages=st.integers(1, 6),
+        count=st.integers(1, 8),
+        qos=st.integers(0, 2),
+    )
+    def say(
+        self, policy: Policy, device: str, messages: int, count: int, qos: int
+    ) -> None:
+        """Take records."""
+        kind = KINDS[policy]
+        for _ in range(count):
+            self.number += 1
+            self.policy[self.number] = policy
+            self.device[self.number] = device
+            self.messages[self.number] = messages
+            payload = b'{"n":%d}' % self.number
+            parcel = Parcel(
+                kind,
+                self.tallies[kind],
+                device,
+                tuple(
+                    Message(
+                        encode_topic(f"{device}/{part}"),
+                        payload,
+                        max(qos, policy is Policy.DURABLE),
+                        is_object=True,
+                    )
+                    for part in range(messages)
+                ),
+                policy,
+                self.loop.time(),
+            )
+            self.tallies[kind].received += 1
+            self.loop.now += 0.001
+            self.outbox.accept(parcel)
+
+    # --- the world ----------------------------------------------------------------------
+
+    @rule(seconds=st.sampled_from([0.0, 0.01, 0.1, 2.0, 11.0]))
+    def wait(self, seconds: float) -> None:
+        """Let time pass."""
+        self.loop.now += seconds
+        for _ in range(4):
+            turn(self.loop)
+        assert self.raised == []
+
+    @rule()
+    def reach_disk(self) -> None:
+        """Let the disk take all that is meant for it."""
+        for _ in range(12):
+            self.loop.now += 0.1
+            turn(self.loop)
+        assert self.delivery.journal
+        assert not self.delivery.journal.unwritten
+        self.written |= {
+            n for n, policy in self.policy.items() if policy is Policy.DURABLE
+        }
+
+    @precondition(lambda self: self.connection is None)
+    @rule(maximum_qos=st.integers(1, 2), window=st.sampled_from([1, 4, 20]))
+    def connect(self, maximum_qos: int, window: int) -> None:
+        """Connect."""
+        self.connection = FakeConnection(maximum_qos, True, None, window)
+        self.outbox.open(cast(MqttConnection, self.connection))
+
+    @precondition(lambda self: self.connection is not None)
+    @rule(willing=st.booleans())
+    def change(self, willing: bool) -> None:
+        """Let the socket take batches, or not."""
+        assert self.connection
+        self.connection.willing = willing
+        self.write()
+
+    def write(self) -> None:
+        """Write what the socket did not take at once."""
+        assert self.connection
+        if self.connection.under_way:
+            mid, packets = self.connection.under_way
+            self.connection.under_way = None
+            self.connection.got += packets
+            self.outbox.on_written(mid)
+
+    @precondition(lambda self: self.connection and self.connection.unacknowledged)
+    @rule(
+        count=st.integers(1, 10),
+        problem=st.sampled_from(
+            [None, None, None, None, Problem.NOT_AUTHORIZED, Problem.QUOTA_EXCEEDED]
+        ),
+    )
+    def answer(self, count: int, problem: Problem | None) -> None:
+        """Acknowledge or refuse messages, as they came."""
+        assert self.connection
+        self.write()
+        unacknowledged = self.connection.unacknowledged
+        for mid in list(unacknowledged)[:count]:
+            del unacknowledged[mid]
+            if problem:
+                self.disturbed = True
+                self.outbox.on_refused(mid, problem)
+            else:
+                self.outbox.on_written(mid)
+
+    @rule(blamed=st.booleans())
+    def lose(self, blamed: bool = False) -> None:
+        """Lose the connection."""
+        self.collect()
+        self.connection = None
+        self.outbox.close(is_blamed=blamed)
+
+    def collect(self) -> None:
+        """Take note of what arrived."""
+        if self.connection is not None:
+            for packet in self.connection.got:
+                self.arrivals[packet.number, packet.topic] += 1
+                if self.arrivals[packet.number, packet.topic] == 1:
+                    self.check_order(packet)
+            self.connection.got.clear()
+
+    def check_order(self, packet: Packet) -> None:
+        """Check that no record overtakes another one of its device and kind."""
+        if (policy := self.policy.get(packet.number)) is not None:
+            newest = self.newest.get((policy, packet.topic), 0)
+            assert packet.number > newest or self.disturbed
+            self.newest[policy, packet.topic] = packet.number
+
+    @rule()
+    def retry(self) -> None:
+        """Have the user send again what was refused."""
+        self.delivery.retry_set_aside()
+
+    # --- promises -----------------------------------------------------------------------
+
+    @invariant()
+    def adds_up(self) -> None:
+        """Check the identity, and that memory is bounded."""
+        self.collect()
+        assert self.raised == []
+        waiting = sum(tally.waiting for tally in self.tallies.values())
+        assert self.delivery.waiting == waiting
+        assert all(tally.waiting >= 0 for tally in self.tallies.values())
+        durable = self.tallies[RecordKind.ALERT].waiting
+        assert self.delivery.stored[0] == durable
+        assert len(self.delivery._buffered) <= 30 + 20
+        lanes = self.delivery._buffered, self.delivery._durable
+        for lane in lanes:
+            assert lane.size == sum(parcel.size for parcel in lane)
+        if not durable:
+            assert self.delivery.stored == (0, 0)
+
+    @override
+    def teardown(self) -> None:
+        """Let all of it go out: what is durable arrives, whole."""
+        self.delivery.retry_set_aside()
+        self.lose()
+        self.connect(2, window=20)
+        assert self.connection
+        for _ in range(400):
+            self.loop.now += 0.5
+            for _ in range(3):
+                turn(self.loop)
+            self.write()
+            for mid in list(self.connection.unacknowledged):
+                del self.connection.unacknowledged[mid]
+                self.outbox.on_written(mid)
+            if not self.delivery.waiting:
+                break
+        self.adds_up()
+        assert self.delivery.waiting == 0
+        arrived = Counter(number for number, _ in self.arrivals)
+        missing = [n for n in self.written if arrived[n] != self.messages[n]]
+        tallies = [*self.earlier, self.tallies[RecordKind.ALERT]]
+        assert len(missing) <= sum(t.overflow + t.refused for t in tallies)
+        assert self.delivery.journal
+        self.loop.run_until_complete(self.delivery.journal.async_close())
+        assert self.store.open().waiting == {}
+        self.store.close()
+        self.patch.undo()
+        self.loop.close()
+        self.directory.cleanup()
+
+
+for machine in (PassingMachine, RecordMachine):
+    machine.TestCase.settings = settings(
+        max_examples=300, stateful_step_count=40, deadline=None
+    )
+
+
+def test_passing() -> None:
+    """Run the machine of advertisements."""
+    PassingMachine.TestCase().runTest()
+
+
+def test_records() -> None:
+    """Run the machine of records."""
+    RecordMachine.TestCase().runTest()
+
+
+def test_mark_resent() -> None:
+    """A JSON object has room for one more name, an empty one too."""
+    assert mark_resent(b"{}") == b'{"is_resend":true}'
+    marked = mark_resent(b'{"value":1}')
+    assert marked == b'{"value":1,"is_resend":true}'
+    assert mark_resent(marked) == marked

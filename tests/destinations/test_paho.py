@@ -7,6 +7,7 @@ from typing import override
 from paho.mqtt.client import Client
 import pytest
 
+from custom_components.ble_bridge.destinations.delivery import Delivery
 from custom_components.ble_bridge.destinations.errors import Problem
 from custom_components.ble_bridge.destinations.mqtt_connection import (
     MqttConnection,
@@ -15,8 +16,9 @@ from custom_components.ble_bridge.destinations.mqtt_connection import (
     MqttSettings,
 )
 from custom_components.ble_bridge.destinations.outbox import Outbox
+from custom_components.ble_bridge.destinations.policy import DeliverySettings
 from custom_components.ble_bridge.layouts.topics import encode_topic
-from custom_components.ble_bridge.records import Route, Tally
+from custom_components.ble_bridge.records import RecordKind, Route, Tally
 from scripts.simulation.broker import Mosquitto
 from scripts.simulation.subscriber import Subscriber
 
@@ -134,7 +136,16 @@ async def test_without_the_queue(
         patch.setattr(connection, "_queue", None)
         tally = Tally()
         route = Route(encode_topic("guard/single"), tally)
-        outbox = Outbox(asyncio.get_running_loop(), lambda _: None)
+        loop = asyncio.get_running_loop()
+        delivery = Delivery(
+            DeliverySettings(),
+            {kind: Tally() for kind in RecordKind},
+            loop.time,
+            lambda at: at,
+            lambda: None,
+            lambda _: None,
+        )
+        outbox = Outbox(loop, delivery, lambda _: None, lambda: None)
         outbox.open(connection)
 
         class Counting(Listener):
@@ -151,6 +162,7 @@ async def test_without_the_queue(
             outbox.put(route, b"%d" % number)
         await subscriber.wait_for(lambda s: len(s.messages) == 500)
         await outbox.async_drain(1)
+        outbox.close()
     assert [message.payload for message in subscriber.messages] == [
         b"%d" % number for number in range(500)
     ]
@@ -162,3 +174,11 @@ def test_queue_is_looked_up_by_name() -> None:
     """The names that we use are there."""
     for name in ("_packet_queue", "_mid_generate"):
         assert callable(getattr(Client, name))
+
+
+async def test_message_ids_go_on(broker: Mosquitto) -> None:
+    """The next message ID is the one after what we set."""
+    connection = await connect(broker.port, MqttProtocol.V5)
+    connection._client._last_mid = 4711
+    assert connection.publish("guard/id", b"", qos=1) == 4712
+    await connection.async_close()

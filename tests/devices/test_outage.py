@@ -2,6 +2,7 @@
 
 import pytest
 
+from custom_components.ble_bridge.records import RecordKind
 from scripts.simulation.subscriber import Subscriber
 
 from ..conftest import is_connected, wait_until
@@ -54,33 +55,30 @@ async def test_what_is_kept(home: Home, delivery: str) -> None:
         assert [bool(alert["EndedAt"]) for alert in alerts] == [False, True]
         assert later.count("ble/raw/") == 0
     (publisher,) = home.entry.runtime_data.publishers.values()
-    tally = publisher.tallies["reading"]
+    tally = publisher.destination.records[RecordKind.READING]
     await wait_until(lambda: tally.waiting == 0)
     assert tally.dropped == 0
-    assert tally.sent == tally.received
+    assert tally.delivered == tally.received
 
 
-async def test_the_oldest_make_room(
-    home: Home, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_oldest_make_room(home: Home) -> None:
     """What is kept is bounded, and what is dropped is counted."""
-    monkeypatch.setattr(f"{MQTT.removesuffix('mqtt')}outbox.MAX_BUFFERED", 6)
-    await home.start(BALCONY, values={"enabled": False})
+    await home.start(BALCONY, values={"enabled": False}, delivery={"buffer_records": 3})
     home.hear(bthome(temperature=10))
     await home.until("temperature", "10.0")
     await home.settle()
     (publisher,) = home.entry.runtime_data.publishers.values()
-    tally = publisher.tallies["reading"]
+    tally = publisher.destination.records[RecordKind.READING]
     before = tally.received
     async with await outage(home, [float(value) for value in range(11, 21)]) as later:
         await later.wait_for_message(f"{FIELDS}/v/temperature", b'{"value":20.0}')
         readings = [
             m.json()["value"] for m in later.on_topic(f"{FIELDS}/v/temperature")
         ]
-        assert readings == [18.0, 19.0, 20.0]  # And as many signal strengths
+        assert readings == [18.0, 19.0, 20.0]
     await wait_until(lambda: tally.waiting == 0)
-    assert tally.received - before == 20
-    assert tally.overflow == 14
+    assert tally.received - before == 10
+    assert tally.overflow == 7
 
 
 async def test_given_up(home: Home) -> None:
@@ -93,7 +91,7 @@ async def test_given_up(home: Home) -> None:
     home.hear(bthome(temperature=11))
     await home.hass.async_block_till_done()
     (publisher,) = home.entry.runtime_data.publishers.values()
-    tally = publisher.tallies["reading"]
+    tally = publisher.destination.records[RecordKind.READING]
     assert tally.waiting > 0
     assert await home.hass.config_entries.async_unload(home.entry.entry_id)
     assert tally.waiting == 0

@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class Problem(StrEnum):
-    """Why a destination has no connection.
+    """Why a destination has no connection, or does not deliver.
 
     Each is an error of the set-up form, a state of the sensor of the last error, and what
     the heartbeat says; the translations tell the user what to do.
@@ -17,6 +17,9 @@ class Problem(StrEnum):
     PROTOCOL_UNSUPPORTED = "protocol_unsupported"
     TLS_FAILED = "tls_failed"
     CERTIFICATE_UNTRUSTED = "certificate_untrusted"
+    CERTIFICATE_EXPIRED = "certificate_expired"
+    CERTIFICATE_NAME = "certificate_name"
+    CLIENT_CERTIFICATE_REFUSED = "client_certificate_refused"
     INVALID_AUTH = "invalid_auth"
     CLIENT_ID_REFUSED = "client_id_refused"
     CLIENT_ID_TAKEN = "client_id_taken"
@@ -25,6 +28,12 @@ class Problem(StrEnum):
     BROKER_MISSING = "broker_missing"
     CONNECTION_LOST = "connection_lost"
     REJECTED = "rejected"
+    NOT_AUTHORIZED = "not_authorized"
+    QUOTA_EXCEEDED = "quota_exceeded"
+    TOO_LARGE = "too_large"
+    TIMED_OUT = "timed_out"
+    STORE_FAILED = "store_failed"
+    STORE_CORRUPT = "store_corrupt"
     INVALID_DATA = "invalid_data"
     UNEXPECTED = "unexpected"
 

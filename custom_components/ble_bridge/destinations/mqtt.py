@@ -12,10 +12,11 @@ from typing import Final, override
 
 from ..layouts.raw import RawLayout, advertisement_topic
 from ..layouts.topics import encode_topic
-from ..records import Advertisement, Route, Scanner, Sighting, Tally
+from ..records import Advertisement, RecordKind, Route, Scanner, Sighting, Tally
+from .delivery import Delivery
 from .errors import ConnectError, Problem
+from .journal import Journal
 from .mqtt_connection import (
-    DISCONNECT_TIMEOUT,
     ConnectionListener,
     MqttConnection,
     MqttConnector,
@@ -24,6 +25,9 @@ from .mqtt_connection import (
     Will,
 )
 from .outbox import Outbox
+from .parcels import Message, Outcome, Parcel
+from .policy import DeliverySettings, Policy
+from .store import RecordStore
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -38,26 +42,54 @@ SHORT_SESSIONS: Final = 3
 # other client comes back after at most the longest delay.
 UNDISPUTED: Final = 2 * LONGEST_DELAY + 30
 RECENT_ERRORS: Final = 20
+# Reason codes of PUBACK, PUBREC and PUBCOMP (MQTT 5, 3.4.2.1); any other one is a rejection.
+_REFUSALS: Final = {
+    0x87: Problem.NOT_AUTHORIZED,
+    0x95: Problem.TOO_LARGE,
+    0x97: Problem.QUOTA_EXCEEDED,
+}
+# How a connection ends that the broker ended perhaps for what it was sent.
+_BLAMED: Final = frozenset(
+    {
+        Problem.CONNECTION_LOST,
+        Problem.NOT_AUTHORIZED,
+        Problem.REFUSED,
+        Problem.TOO_LARGE,
+    }
+)
 
 
 class Backoff:
-    """Delays before the next try: 1 s, 2 s, 4 s … 60 s, each shortened by up to a fifth.
+    """Delays before the next try: 1 s, 2 s, 4 s … 60 s, each shortened by up to a half.
 
     The jitter spreads the clients of a broker that comes back.
     """
 
     def __init__(self) -> None:
         """Begin with the first delay."""
-        self._delay = FIRST_DELAY
+        self._tries = 0
+        self._first: float | None = None
+        self._longest: float | None = None
+
+    @property
+    def longest(self) -> float:
+        """Return the longest delay, in seconds."""
+        return LONGEST_DELAY if self._longest is None else self._longest
+
+    def set_delays(self, first: float | None, longest: float | None) -> None:
+        """Set the first and the longest delay (s); None is the default."""
+        self._first, self._longest = first, longest
 
     def next(self) -> float:
         """Return the delay before the next try, in seconds."""
-        delay, self._delay = self._delay, min(self._delay * 2, LONGEST_DELAY)
-        return delay * random.uniform(0.8, 1.0)
+        first = FIRST_DELAY if self._first is None else self._first
+        delay: float = min(first * 2.0**self._tries, self.longest)
+        self._tries = min(self._tries + 1, 20)
+        return delay * random.uniform(0.5, 1.0)
 
     def reset(self) -> None:
         """Begin again with the first delay."""
-        self._delay = FIRST_DELAY
+        self._tries = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,10 +98,13 @@ class Totals:
 
     received: int
     filtered: int
+    acknowledged: int
     sent: int
     dropped: int
     away: int
     overflow: int
+    expired: int
+    refused: int
     failed: int
     waiting: int
 
@@ -86,15 +121,23 @@ class MqttDestination(ConnectionListener):
         topic_base: str,
         qos: int,
         will: Will,
+        delivery: DeliverySettings,
+        store: RecordStore | None,
         on_change: Callable[[], None],
         on_problem: Callable[[Problem | None], None],
+        on_refusals: Callable[[frozenset[Problem]], None],
+        on_store: Callable[[Problem | None], None],
     ) -> None:
         """Initialize the destination.
 
-        `raw` writes advertisements, and is None where they do not go out here. `settings` is asked before each connection (it raises ConnectError when there is
-        none to be had); `on_change` is called when the connection is made or lost, and
-        `on_problem` with what the user can mend, and with None when it is mended.
+        `raw` writes advertisements, and is None where they do not go out here. `settings` is
+        asked before each connection (it raises ConnectError when there is none to be had).
+        `store` is where records are durable. `on_change` is called when the connection is
+        made or lost, `on_problem` with what the user can mend, and with None when it is
+        mended, `on_refusals` with why messages are refused at present, and `on_store` when
+        the disk fails, was damaged, or works again.
         """
+        loop = asyncio.get_running_loop()
         self.title = title
         self.raw = raw
         self.topic_base = topic_base
@@ -105,8 +148,29 @@ class MqttDestination(ConnectionListener):
         self.rate: float | None = None
         self.latency: float | None = None
         self.tallies: dict[Scanner, Tally] = {}
-        self.outbox = Outbox(asyncio.get_running_loop(), self.report)
+        # Of advertisements, those that are of no scanner any more since they were on disk.
+        self.records = {kind: Tally() for kind in RecordKind}
+        self.store = store
+        # Fixed, so that a clock that jumps makes no record older than it is.
+        started = time.time() - loop.time()
+        self.delivery = Delivery(
+            delivery,
+            self.records,
+            loop.time,
+            lambda at: at + started,
+            self._on_delivery,
+            self._on_disk,
+        )
+        if store is not None:
+            self.delivery.journal = Journal(
+                loop, store, self.delivery, lambda at: at + started
+            )
+        self.outbox = Outbox(loop, self.delivery, self.report, self._on_stalled)
+        self._policy = delivery.policies[RecordKind.ADVERTISEMENT]
         self._qos = qos
+        self._refusals: frozenset[Problem] = frozenset()
+        self._on_refusals = on_refusals
+        self._on_store = on_store
         self._settings = settings
         self._will = will
         self._on_change = on_change
@@ -119,7 +183,7 @@ class MqttDestination(ConnectionListener):
         self._short_sessions = 0
         self._disputed = False
         self._reported: set[Problem] = set()
-        self._measured = (asyncio.get_running_loop().time(), 0, 0.0, 0)
+        self._measured = (loop.time(), 0, 0.0, 0)
 
     # --- what goes out ------------------------------------------------------------------
 
@@ -133,7 +197,7 @@ class MqttDestination(ConnectionListener):
         if route is None:
             route = sighting.routes[self] = self._route(sighting)
         route.tally.received += 1
-        if self.connection is None:
+        if self.connection is None and self._policy is Policy.DROP:
             route.tally.away += 1
             return
         try:
@@ -143,12 +207,73 @@ class MqttDestination(ConnectionListener):
             route.tally.failed += 1
             self.report(Problem.INVALID_DATA)
             return
-        self.outbox.put(route, payload)
+        if self._policy is Policy.DROP:
+            self.outbox.put(route, payload)
+        else:
+            self._put_aside(sighting, route, payload)
 
-    def send(self, route: Route, payload: bytes) -> None:
-        """Send a message of a record, and count it."""
-        route.tally.received += 1
-        self.outbox.put(route, payload)
+    def _put_aside(self, sighting: Sighting, route: Route, payload: bytes) -> None:
+        """Send an advertisement that is to wait while the broker is away."""
+        message = Message(route.head, payload, self._qos, is_object=True)
+        self.outbox.accept(
+            Parcel(
+                RecordKind.ADVERTISEMENT,
+                route.tally,
+                sighting.address,
+                (message,),
+                self._policy,
+                asyncio.get_running_loop().time(),
+            )
+        )
+
+    def send(
+        self, kind: RecordKind, device: str, messages: tuple[Message, ...]
+    ) -> Parcel:
+        """Send the messages of a record: all of them, or it counts as not delivered.
+
+        What is durable has to be acknowledged, so it goes out at QoS 1 at least.
+        """
+        policy = self.delivery.settings.policies[kind]
+        if policy is Policy.DURABLE:
+            messages = tuple(m if m.qos else m._replace(qos=1) for m in messages)
+        tally = self.records[kind]
+        parcel = Parcel(
+            kind, tally, device, messages, policy, asyncio.get_running_loop().time()
+        )
+        tally.received += 1
+        self.outbox.accept(parcel)
+        return parcel
+
+    def send_passing(self, tally: Tally, message: Message) -> None:
+        """Send a message of our own, which waits for no broker that is away."""
+        tally.received += 1
+        self.outbox.accept(
+            Parcel(
+                RecordKind.MESSAGE,
+                tally,
+                "",
+                (message,),
+                Policy.DROP,
+                asyncio.get_running_loop().time(),
+            )
+        )
+
+    async def async_publish(self, message: Message) -> Outcome | None:
+        """Publish a message of the user's; None where nothing became of it in time."""
+        parcel = self.send(RecordKind.MESSAGE, "", (message,))
+        if parcel.is_done:
+            return Outcome.AWAY
+        parcel.done = asyncio.get_running_loop().create_future()
+        await asyncio.wait(
+            [parcel.done], timeout=self.delivery.settings.publish_timeout
+        )
+        return parcel.done.result() if parcel.done.done() else None
+
+    async def async_retry(self) -> Problem | None:
+        """Send again what was refused; return why, where it still is."""
+        self.delivery.retry_set_aside()
+        await self.outbox.async_flush(4 * self.delivery.settings.publish_timeout)
+        return next(iter(self.delivery.problems), None)
 
     def publish_retained(self, topic: str, payload: bytes) -> None:
         """Publish a retained message, if the broker is there; an empty one clears."""
@@ -182,42 +307,59 @@ class MqttDestination(ConnectionListener):
     # --- figures ------------------------------------------------------------------------
 
     @property
-    def sent(self) -> int:
-        """Return how many advertisements were sent."""
-        return sum(tally.sent for tally in self.tallies.values())
+    def delivered(self) -> int:
+        """Return how many advertisements went out, acknowledged or not."""
+        return sum(tally.delivered for tally in self._advertisements)
 
     @property
     def dropped(self) -> int:
         """Return how many advertisements were dropped, for whatever reason."""
-        return sum(tally.dropped for tally in self.tallies.values())
+        return sum(tally.dropped for tally in self._advertisements)
 
     @property
     def failed(self) -> int:
         """Return how many advertisements were rejected, by us or by the broker."""
-        return sum(tally.failed for tally in self.tallies.values())
+        return sum(tally.failed + tally.refused for tally in self._advertisements)
+
+    @property
+    def _advertisements(self) -> list[Tally]:
+        """Return what became of advertisements, in parts."""
+        return [*self.tallies.values(), self.records[RecordKind.ADVERTISEMENT]]
+
+    def tally(self, kind: RecordKind) -> Tally:
+        """Return what became of all records of a kind."""
+        if kind is not RecordKind.ADVERTISEMENT:
+            return self.records[kind]
+        parts = self._advertisements
+        return Tally(
+            *(sum(getattr(tally, name) for tally in parts) for name in Tally.__slots__)
+        )
 
     def totals(self, scanners: list[Scanner]) -> Totals:
         """Return what became of the advertisements of all scanners.
 
-        `received = filtered + sent + dropped + waiting`.
+        `received = filtered + acknowledged + sent + dropped + waiting`.
         """
-        tallies = self.tallies.values()
-        if self.raw is None:
-            scanners = []
+        tally = self.tally(RecordKind.ADVERTISEMENT)
+        filtered = sum(scanner.filtered for scanner in scanners) if self.raw else 0
         return Totals(
-            received=sum(scanner.received for scanner in scanners),
-            filtered=sum(scanner.filtered for scanner in scanners),
-            sent=self.sent,
-            dropped=self.dropped,
-            away=sum(tally.away for tally in tallies),
-            overflow=sum(tally.overflow for tally in tallies),
-            failed=self.failed,
-            waiting=sum(tally.waiting for tally in tallies),
+            received=tally.received + filtered,
+            filtered=filtered,
+            acknowledged=tally.acknowledged,
+            sent=tally.sent,
+            dropped=tally.dropped,
+            away=tally.away,
+            overflow=tally.overflow,
+            expired=tally.expired,
+            refused=tally.refused,
+            failed=tally.failed,
+            waiting=tally.waiting,
         )
 
     def measure(self) -> None:
         """Work out rate (messages a second) and latency (ms) since the last call."""
-        now, sent = asyncio.get_running_loop().time(), self.sent
+        self.delivery.expire()
+        now, sent = asyncio.get_running_loop().time(), self.delivered
         outbox = self.outbox
         then, sent_then, latency_then, count_then = self._measured
         self.rate = (sent - sent_then) / (now - then) if now > then else None
@@ -234,6 +376,11 @@ class MqttDestination(ConnectionListener):
         """Return the version of MQTT that is spoken."""
         return self.connection.protocol if self.connection else None
 
+    async def async_open(self) -> None:
+        """Take over what waits on disk."""
+        if self.delivery.journal is not None:
+            await self.delivery.journal.async_open()
+
     async def async_run(self) -> None:
         """Keep the connection up until cancelled."""
         while True:
@@ -249,7 +396,7 @@ class MqttDestination(ConnectionListener):
                 self._set_down(Problem.UNEXPECTED)
             # Two clients with one ID would throw each other out at every try.
             await asyncio.sleep(
-                LONGEST_DELAY if self._disputed else self._backoff.next()
+                self._backoff.longest if self._disputed else self._backoff.next()
             )
 
     async def async_stop(self, goodbye: Callable[[], None]) -> None:
@@ -258,8 +405,9 @@ class MqttDestination(ConnectionListener):
         The caller has cancelled `async_run`, and no advertisement comes any more.
         """
         if (connection := self.connection) is not None:
-            deadline = asyncio.get_running_loop().time() + DISCONNECT_TIMEOUT
-            await self.outbox.async_drain(DISCONNECT_TIMEOUT / 2)
+            patience = connection.disconnect_timeout
+            deadline = asyncio.get_running_loop().time() + patience
+            await self.outbox.async_drain(patience / 2)
             try:
                 goodbye()
             finally:
@@ -269,6 +417,8 @@ class MqttDestination(ConnectionListener):
                 )
         self.outbox.close()
         self.outbox.give_up()
+        if self.delivery.journal is not None:
+            await self.delivery.journal.async_close()
 
     async def _async_connect_and_send(self) -> Problem:
         """Connect and send until the connection is lost; return what was wrong."""
@@ -291,6 +441,7 @@ class MqttDestination(ConnectionListener):
     async def _async_connect(self) -> MqttConnection:
         """Make a connection; raises ConnectError."""
         settings = self._settings()
+        self._backoff.set_delays(settings.first_delay, settings.longest_delay)
         if self._connector is None or self._connector.settings != settings:
             self._connector = MqttConnector(settings, self._will)
         return await self._connector.async_connect()
@@ -351,12 +502,36 @@ class MqttDestination(ConnectionListener):
 
     @override
     def on_refused(self, mid: int, reason: int) -> None:
-        self.outbox.on_refused(mid)
+        self.outbox.on_refused(mid, _REFUSALS.get(reason, Problem.REJECTED))
 
     @override
     def on_lost(self, problem: Problem) -> None:
         # Nothing is written any more, though the task learns of it in its next turn.
-        self.outbox.close()
+        self.outbox.close(is_blamed=problem in _BLAMED)
         with contextlib.suppress(asyncio.InvalidStateError):
             if self._lost is not None:
                 self._lost.set_result(problem)
+
+    def _on_stalled(self) -> None:
+        """Give up a connection over which nothing is acknowledged any more.
+
+        MQTT allows no message to be sent again over the same one (MQTT 5, 4.4).
+        """
+        if (connection := self.connection) is not None:
+            connection.abort()
+            self.on_lost(Problem.TIMED_OUT)
+
+    # --- delivery -----------------------------------------------------------------------
+
+    def _on_delivery(self) -> None:
+        """Go on with what there is to send, and tell of what is refused."""
+        self.outbox.wake()
+        if (problems := self.delivery.problems) != self._refusals:
+            self._refusals = problems
+            self._on_refusals(problems)
+
+    def _on_disk(self, problem: Problem | None) -> None:
+        """Tell of a disk that fails, or works again."""
+        if problem is not None:
+            self.report(problem)
+        self._on_store(problem)

@@ -11,13 +11,12 @@ import contextlib
 from dataclasses import dataclass, field
 from enum import StrEnum
 import logging
-from pathlib import Path
+import random
 import secrets
 import socket
 import ssl
-import tempfile
 import threading
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, cast
 
 from paho.mqtt.client import Client, MQTTMessageInfo, WebsocketConnectionError
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
@@ -26,6 +25,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from .errors import ConnectError, Problem
+from .tls import TlsContext, tls_context
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -34,10 +34,12 @@ _LOGGER = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT: Final = 30.0
 DISCONNECT_TIMEOUT: Final = 0.25
+SESSION_EXPIRY: Final = 3600
 MAX_INFLIGHT: Final = 100
 _BATCH: Final = 500
 _WEBSOCKET_BATCH: Final = 32
 _MISC_INTERVAL: Final = 1.0
+_MESSAGE_IDS: Final = 65_536
 
 # How an old broker answers version 5: it refuses, hangs up, or does not know what to say.
 _NO_VERSION_5: Final = frozenset(
@@ -45,6 +47,15 @@ _NO_VERSION_5: Final = frozenset(
 )
 # How long version 5 may go without an answer before 3.1.1 is tried.
 _FIRST_PATIENCE: Final = 5.0
+# What TCP is to do with what it is given. Batches are gathered here, so that Nagle's
+# algorithm would hold them up again. What the kernel has taken nothing can overtake: on a
+# slow link an alert would wait behind all that its buffer holds, so it takes less. And a
+# network that swallows everything is noticed after half a minute (ms), not by a keepalive.
+_TCP_OPTIONS: Final = (
+    ("TCP_NODELAY", 1),
+    ("TCP_NOTSENT_LOWAT", 128 * 1024),
+    ("TCP_USER_TIMEOUT", 30_000),
+)
 # Of the connect timeout, what a host has to accept TCP: the rest is for what runs there.
 _TCP_SHARE: Final = 0.8
 
@@ -57,18 +68,75 @@ _REFUSALS: Final = {
     0x88: Problem.SERVER_UNAVAILABLE,
     0x89: Problem.SERVER_UNAVAILABLE,
     0x8C: Problem.INVALID_AUTH,
-    0x97: Problem.SERVER_UNAVAILABLE,
+    0x97: Problem.QUOTA_EXCEEDED,
     0x9F: Problem.SERVER_UNAVAILABLE,
 }
 # Why a connection ended: reason codes of DISCONNECT (MQTT 5, 3.14.2.1), the broker's or
 # paho's own; any other one from the broker says that we did what it does not allow.
 _ENDINGS: Final = {
     0x00: Problem.CONNECTION_LOST,
+    0x87: Problem.NOT_AUTHORIZED,
     0x8B: Problem.CONNECTION_LOST,
     0x8D: Problem.NO_ANSWER,
     0x8E: Problem.CLIENT_ID_TAKEN,
+    0x95: Problem.TOO_LARGE,
+    0x97: Problem.QUOTA_EXCEEDED,
     0x98: Problem.CONNECTION_LOST,
 }
+
+
+# The user property of a message that may have been sent before.
+RESEND_PROPERTY: Final = "is_resend"
+
+
+class _Info:
+    """What paho tells of a message's fate; nobody waits for it here."""
+
+    def _set_as_published(self) -> None:
+        """Take note of nothing."""
+
+
+class _Outgoing:
+    """A packet that was written ready-made, as far as paho needs to know of it.
+
+    One stands for all of its QoS: paho writes state and time, and reads neither.
+    """
+
+    def __init__(self, qos: int) -> None:
+        """Initialize with the QoS."""
+        self.qos = qos
+        self.state: object = None
+        self.timestamp = 0.0
+        self.info = _Info()
+
+
+_OUTGOING: Final = {1: _Outgoing(1), 2: _Outgoing(2)}
+
+
+def publish_properties(
+    user_properties: tuple[tuple[str, str], ...], message_expiry: int | None
+) -> bytes:
+    """Return the properties of a PUBLISH packet with their length (MQTT 5, 3.3.2.3)."""
+    properties = b""
+    if message_expiry is not None:
+        properties += b"\x02" + message_expiry.to_bytes(4)
+    for texts in user_properties:
+        properties += b"\x26"
+        for text in texts:
+            encoded = text.encode()
+            properties += len(encoded).to_bytes(2) + encoded
+    return remaining_length(len(properties)) + properties
+
+
+def remaining_length(length: int) -> bytes:
+    """Return a length as a variable byte integer (MQTT 5, 1.5.5)."""
+    digits = bytearray()
+    while True:
+        length, digit = divmod(length, 128)
+        if not length:
+            digits.append(digit)
+            return bytes(digits)
+        digits.append(digit | 0x80)
 
 
 class MqttProtocol(StrEnum):
@@ -84,6 +152,11 @@ class MqttSettings:
     """How to reach a broker.
 
     `ca`, `client_certificate` and `client_key` are PEM; no `ca` means the system's.
+    `server_name` is asked for and checked in place of the host. With a `unix_path` neither
+    host and port nor TLS count. `user_properties` and `message_expiry` (s) go with each
+    message, `session_expiry` (s) with a session that is not clean. `connect_timeout` and
+    `disconnect_timeout` are how long each may take (s); `first_delay` and `longest_delay`
+    are those between tries (s), None for the default.
     """
 
     host: str
@@ -96,11 +169,28 @@ class MqttSettings:
     protocol: MqttProtocol = MqttProtocol.AUTO
     tls: bool = False
     tls_insecure: bool = False
+    server_name: str | None = None
+    alpn: tuple[str, ...] = ()
     ca: str | None = field(default=None, repr=False)
     client_certificate: str | None = field(default=None, repr=False)
     client_key: str | None = field(default=None, repr=False)
     websocket_path: str | None = None
     websocket_headers: dict[str, str] = field(default_factory=dict, repr=False)
+    unix_path: str | None = None
+    user_properties: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    message_expiry: int | None = None
+    session_expiry: int = SESSION_EXPIRY
+    connect_timeout: float = CONNECT_TIMEOUT
+    disconnect_timeout: float = DISCONNECT_TIMEOUT
+    first_delay: float | None = None
+    longest_delay: float | None = None
+
+    @property
+    def transport(self) -> Literal["tcp", "unix", "websockets"]:
+        """Return what carries the connection, as paho calls it."""
+        if self.unix_path is not None:
+            return "unix"
+        return "tcp" if self.websocket_path is None else "websockets"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,16 +223,21 @@ class MqttConnection:
     """One connection to a broker, from CONNECT to its end; a new one is a new object."""
 
     def __init__(
-        self, client: Client, sock: socket.socket, protocol: MqttProtocol
+        self,
+        client: Client,
+        sock: socket.socket,
+        protocol: MqttProtocol,
+        disconnect_timeout: float = DISCONNECT_TIMEOUT,
     ) -> None:
         """Take over an open client; `MqttConnector.connect` makes connections."""
+        self.disconnect_timeout = disconnect_timeout
         self.protocol = protocol
         self.maximum_packet_size: int | None = None
         self.maximum_qos = 2
         self.receive_maximum = MAX_INFLIGHT
         self.server_keepalive: int | None = None
         # paho masks websocket frames byte by byte: a large batch would hold up the loop.
-        plain = type(sock) in (socket.socket, ssl.SSLSocket)
+        plain = isinstance(sock, socket.socket)
         self.batch_size = _BATCH if plain else _WEBSOCKET_BATCH
         self.listener: ConnectionListener | None = None
         self._client = client
@@ -157,16 +252,22 @@ class MqttConnection:
         # that nothing of paho's own comes between its bytes. Where a paho has it not,
         # batches are not written at all, and each message goes through its `publish`.
         self._queue: Callable[..., Any] | None = getattr(client, "_packet_queue", None)
+        # paho's private table of what is not acknowledged yet: an entry in it is all that
+        # paho needs to do its part for a ready-made packet at QoS 1 or 2.
+        self._outgoing: dict[int, Any] | None = getattr(client, "_out_messages", None)
+        self.message_expiry: int | None = None
+        self._user_properties: tuple[tuple[str, str], ...] = ()
+        self._properties: Properties | None = None
+        self._publish_head = b"\0" if protocol is MqttProtocol.V5 else b""
+        if protocol is MqttProtocol.V5:
+            self._hear_refusals()
 
     # --- opening ------------------------------------------------------------------------
 
     async def async_open(self) -> None:
         """Wait for the broker's answer to CONNECT; raises ConnectError."""
         client = self._client
-        if type(self._sock) in (socket.socket, ssl.SSLSocket):
-            # Batches are gathered here; Nagle's algorithm would hold them up again.
-            with contextlib.suppress(OSError):
-                self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        _tune(self._sock)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_publish = self._on_publish
@@ -192,12 +293,54 @@ class MqttConnection:
     @property
     def can_batch(self) -> bool:
         """Tell whether ready-made packets can be written."""
-        return self._queue is not None
+        return self._queue is not None and self._outgoing is not None
 
     @property
     def publish_head(self) -> bytes:
-        """Return what stands between topic and payload of a QoS 0 PUBLISH packet."""
-        return b"\0" if self.protocol is MqttProtocol.V5 else b""
+        """Return what stands between topic and payload of a PUBLISH packet.
+
+        At QoS 1 and 2 the packet identifier comes before it (MQTT 5, 3.3.2).
+        """
+        return self._publish_head
+
+    def head_for(self, waited: float, *, is_resend: bool) -> bytes:
+        """Return the same for a message that has waited (s), and may have been sent before."""
+        if self.protocol is not MqttProtocol.V5:
+            return b""
+        expiry = self.message_expiry
+        left = None if expiry is None else max(1, round(expiry - waited))
+        mark = ((RESEND_PROPERTY, "true"),) if is_resend else ()
+        return publish_properties((*self._user_properties, *mark), left)
+
+    def use_properties(
+        self, user_properties: tuple[tuple[str, str], ...], message_expiry: int | None
+    ) -> None:
+        """Publish with properties (MQTT 5 only): names and values, and an expiry (s)."""
+        if self.protocol is MqttProtocol.V5:
+            self._user_properties = user_properties
+            self.message_expiry = message_expiry
+            self._publish_head = publish_properties(user_properties, message_expiry)
+            self._properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+            self._properties.UserProperty = list(user_properties)
+
+    def reserve(self, qos: int) -> int:
+        """Return the packet identifier of a ready-made packet at QoS 1 or 2.
+
+        paho sees to its acknowledgement as if it had sent the packet itself.
+        """
+        outgoing, mid = self._generate()
+        outgoing[mid] = _OUTGOING[qos]
+        self._client._inflight_messages += 1  # noqa: SLF001
+        return mid
+
+    def _generate(self) -> tuple[dict[int, Any], int]:
+        """Return paho's table of what is unacknowledged, and a number that is free there."""
+        if (outgoing := self._outgoing) is None:
+            raise RuntimeError("Ready-made packets need paho's private parts")
+        mid = self._client._mid_generate()  # noqa: SLF001
+        while mid in outgoing:
+            mid = self._client._mid_generate()  # noqa: SLF001
+        return outgoing, mid
 
     def write(self, batch: bytes) -> int | None:
         """Write ready-made packets; return None when all of them are written.
@@ -217,9 +360,9 @@ class MqttConnection:
                 return None
         if self._queue is None:
             raise RuntimeError("Batches need paho's queue")
-        info = MQTTMessageInfo(self._client._mid_generate())  # noqa: SLF001
-        self._queue(0x30, batch[written:], info.mid, 0, info)
-        return info.mid
+        _, mid = self._generate()
+        self._queue(0x30, batch[written:], mid, 0, MQTTMessageInfo(mid))
+        return mid
 
     def publish(
         self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False
@@ -232,17 +375,46 @@ class MqttConnection:
         if limit is not None and len(topic.encode()) + len(payload) + 10 > limit:
             raise ValueError("The packet is larger than the broker takes")
         info = self._client.publish(
-            topic, payload, qos=min(qos, self.maximum_qos), retain=retain
+            topic,
+            payload,
+            qos=min(qos, self.maximum_qos),
+            retain=retain,
+            properties=self._properties,
         )
         return info.mid
 
+    def _hear_refusals(self) -> None:
+        """Have a refused QoS 2 message told as such.
+
+        paho 2.1 overlooks the reason code of PUBREC and goes on as if all was well; Mosquitto
+        then confirms what it has thrown away.
+        """
+        client = self._client
+        handle: Callable[[], MQTTErrorCode] = getattr(client, "_handle_pubrec", None)  # type: ignore[assignment]
+
+        def handle_pubrec() -> MQTTErrorCode:
+            packet: bytes = getattr(client, "_in_packet", {}).get("packet", b"")
+            if len(packet) > 2 and packet[2] >= 0x80 and self._outgoing is not None:
+                mid = int.from_bytes(packet[:2])
+                if self._outgoing.pop(mid, None) is not None:
+                    client._inflight_messages -= 1  # noqa: SLF001
+                    if self.listener is not None:
+                        self.listener.on_refused(mid, packet[2])
+                return MQTTErrorCode.MQTT_ERR_SUCCESS
+            return handle()
+
+        client._handle_pubrec = handle_pubrec  # type: ignore[method-assign]  # noqa: SLF001
+
     # --- closing ------------------------------------------------------------------------
 
-    async def async_close(self, patience: float = DISCONNECT_TIMEOUT) -> None:
+    async def async_close(self, patience: float | None = None) -> None:
         """Say goodbye, so that the broker drops the will, within our patience (s).
 
-        What was handed over before is written first.
+        That is the disconnect timeout, unless another is given. What was handed over before
+        is written first.
         """
+        if patience is None:
+            patience = self.disconnect_timeout
         self._closing = True
         self._client.disconnect()
         try:
@@ -333,14 +505,22 @@ class MqttConnection:
             self._connack.set_result(reason)
 
     def _on_disconnect(
-        self, _client: Client, _data: Any, flags: Any, reason: ReasonCode, _props: Any
+        self,
+        _client: Client,
+        context: TlsContext | None,
+        flags: Any,
+        reason: ReasonCode,
+        _props: Any,
     ) -> None:
         """Tell why the connection ended."""
         if not self._connack.done():
             # A CONNACK that paho could not read is the refusal of a version by a broker
             # that speaks another; anything else was not MQTT.
             understood = self._heard[:1] == b"\x20"
-            self._end(Problem.PROTOCOL_UNSUPPORTED if understood else Problem.NOT_MQTT)
+            self._end(
+                _told(context)
+                or (Problem.PROTOCOL_UNSUPPORTED if understood else Problem.NOT_MQTT)
+            )
         elif flags.is_disconnect_packet_from_server:
             self._end(_ENDINGS.get(self._told_reason(reason), Problem.REFUSED))
         else:
@@ -384,32 +564,46 @@ class MqttConnector:
         self,
         settings: MqttSettings,
         will: Will | None = None,
-        connect_timeout: float = CONNECT_TIMEOUT,
+        connect_timeout: float | None = None,
     ) -> None:
-        """Initialize with the settings and what the broker says when we are gone."""
+        """Initialize with the settings and what the broker says when we are gone.
+
+        A connect timeout (s) goes before that of the settings.
+        """
         self.settings = settings
         self._will = will
-        self._timeout = connect_timeout
+        self._timeout = connect_timeout or settings.connect_timeout
         self._protocol = settings.protocol
+        self._knows_5 = False
         self._keepalive = settings.keepalive
         self._opening: asyncio.Future[Client] | None = None
+        self._client: Client | None = None
 
     async def async_connect(self) -> MqttConnection:
         """Return an open connection; raises ConnectError.
 
-        Automatic is version 5 first; what the broker turned out to know is remembered.
+        Automatic is version 5 first. That a broker knows it is remembered, and then it is
+        spoken to in no other: one that is frozen or overloaded has not forgotten it. Nor
+        does silence prove that another knows 3.1.1 only; what counts is its own word.
         """
         if self._protocol is not MqttProtocol.AUTO:
             return await self._async_connect(self._protocol, self._timeout)
-        try:
+        first = self._timeout
+        if not self._knows_5:
             first = min(_FIRST_PATIENCE, self._timeout / 2)
-            return await self._async_connect(MqttProtocol.V5, first)
+        try:
+            connection = await self._async_connect(MqttProtocol.V5, first)
         except ConnectError as err:
-            if err.problem not in _NO_VERSION_5:
+            refused = err.problem is Problem.PROTOCOL_UNSUPPORTED
+            if not refused and (self._knows_5 or err.problem not in _NO_VERSION_5):
                 raise
-        rest = self._timeout - first
+        else:
+            self._knows_5 = True
+            return connection
+        rest = self._timeout - first if first < self._timeout else self._timeout
         connection = await self._async_connect(MqttProtocol.V311, rest)
-        self._protocol = MqttProtocol.V311
+        if refused:
+            self._protocol = MqttProtocol.V311
         return connection
 
     async def _async_connect(
@@ -426,7 +620,15 @@ class MqttConnector:
                     raise ConnectError(Problem.CANNOT_CONNECT)
                 if self.settings.websocket_path is not None:
                     _make_websocket_wait(sock)
-                connection = MqttConnection(client, cast(socket.socket, sock), protocol)
+                connection = MqttConnection(
+                    client,
+                    cast(socket.socket, sock),
+                    protocol,
+                    self.settings.disconnect_timeout,
+                )
+                connection.use_properties(
+                    self.settings.user_properties, self.settings.message_expiry
+                )
                 async with asyncio.timeout(patience):
                     await connection.async_open()
         except TimeoutError as err:
@@ -473,11 +675,19 @@ class MqttConnector:
                 if version_5
                 else MQTTProtocolVersion.MQTTv311
             ),
-            transport="tcp" if settings.websocket_path is None else "websockets",
+            transport=settings.transport,
             reconnect_on_failure=False,
         )
         client.connect_timeout = self._timeout * _TCP_SHARE
         client.max_inflight_messages_set(0)  # Ours to limit
+        # A broker that keeps our session may still have exchanges of QoS 2 open: a new
+        # message with an ID of theirs would be taken for a copy, and not be delivered. So
+        # IDs go on from those of the previous connection, and begin anywhere.
+        previous = self._client
+        client._last_mid = (  # noqa: SLF001
+            random.randrange(_MESSAGE_IDS) if previous is None else previous._last_mid  # noqa: SLF001
+        )
+        self._client = client
         if settings.username:
             client.username_pw_set(settings.username, settings.password)
         if settings.websocket_path is not None:
@@ -491,32 +701,40 @@ class MqttConnector:
                 raise ConnectionAbortedError
 
         client.on_socket_open = on_socket_open
+        context: TlsContext | None = None
+        host = settings.unix_path or settings.host
         properties = None
-        if version_5 and not settings.clean_session:
+        if version_5 and not settings.clean_session and settings.session_expiry:
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-            properties.SessionExpiryInterval = 3600
+            properties.SessionExpiryInterval = settings.session_expiry
         try:
-            if settings.tls:
-                client.tls_set_context(_tls_context(settings))
-                client.tls_insecure_set(settings.tls_insecure)
+            if settings.tls and settings.unix_path is None:
+                context = tls_context(
+                    ca=settings.ca,
+                    client_certificate=settings.client_certificate,
+                    client_key=settings.client_key,
+                    insecure=settings.tls_insecure,
+                    server_name=settings.server_name,
+                    alpn=settings.alpn,
+                )
+                client.tls_set_context(context)
+                client.user_data_set(context)
             if version_5:
                 client.connect(
-                    settings.host,
+                    host,
                     settings.port,
                     self._keepalive,
                     clean_start=settings.clean_session,
                     properties=properties,
                 )
             else:
-                client.connect(settings.host, settings.port, self._keepalive)
+                client.connect(host, settings.port, self._keepalive)
         except socket.gaierror, UnicodeError:
             raise ConnectError(Problem.CANNOT_RESOLVE) from None
-        except ssl.SSLCertVerificationError as err:
-            raise ConnectError(Problem.CERTIFICATE_UNTRUSTED) from err
         except ssl.SSLError as err:
-            raise ConnectError(Problem.TLS_FAILED) from err
+            raise ConnectError(_told(context) or Problem.TLS_FAILED) from err
         except WebsocketConnectionError as err:
-            raise ConnectError(Problem.NOT_MQTT) from err
+            raise ConnectError(_told(context) or Problem.NOT_MQTT) from err
         except TimeoutError as err:
             handshake = settings.tls or settings.websocket_path is not None
             raise ConnectError(
@@ -525,11 +743,30 @@ class MqttConnector:
         except ConnectionResetError as err:
             # What hangs up in the middle of a handshake knows no TLS.
             raise ConnectError(
-                Problem.TLS_FAILED if settings.tls else Problem.CANNOT_CONNECT
+                _told(context)
+                or (Problem.TLS_FAILED if settings.tls else Problem.CANNOT_CONNECT)
             ) from err
         except (OSError, ValueError) as err:
-            raise ConnectError(Problem.CANNOT_CONNECT) from err
+            raise ConnectError(_told(context) or Problem.CANNOT_CONNECT) from err
+        if client.socket() is None:  # It was closed before CONNECT was written
+            raise ConnectError(_told(context) or Problem.CANNOT_CONNECT)
         return client
+
+
+def _tune(sock: Any) -> None:
+    """Set the options of a TCP socket, as far as this machine knows them."""
+    sock = getattr(sock, "_socket", sock)  # paho's websocket has one within
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    for name, value in _TCP_OPTIONS:
+        if (option := getattr(socket, name, None)) is not None:
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def _told(context: TlsContext | None) -> Problem | None:
+    """Return what the broker had against us, if it said so."""
+    return context.problem if context is not None else None
 
 
 def _make_websocket_wait(sock: Any) -> None:
@@ -545,22 +782,6 @@ def _make_websocket_wait(sock: Any) -> None:
         return written
 
     sock.send = send_frame
-
-
-def _tls_context(settings: MqttSettings) -> ssl.SSLContext:
-    """Return what the broker's certificate is checked against; blocks."""
-    context = ssl.create_default_context(cadata=settings.ca)
-    if settings.tls_insecure:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    if settings.client_certificate and settings.client_key:
-        # OpenSSL reads a certificate from a file only.
-        with tempfile.TemporaryDirectory() as directory:
-            certificate, key = Path(directory, "certificate"), Path(directory, "key")
-            certificate.write_text(settings.client_certificate)
-            key.write_text(settings.client_key)  # The directory is for our eyes only
-            context.load_cert_chain(certificate, key)
-    return context
 
 
 def _close_unwanted(opening: Future[Client] | asyncio.Future[Client]) -> None:

@@ -18,7 +18,12 @@ class Message(NamedTuple):
 
 
 class RecordLayout(Protocol):
-    """Turns what is known of devices into messages."""
+    """Turns what is known of devices into messages.
+
+    `makes_objects` tells that payloads are JSON objects, with room for one more name.
+    """
+
+    makes_objects: bool
 
     def messages(self, record: Record) -> list[Message]:
         """Return the messages of a record; raises ValueError for one that has no place."""

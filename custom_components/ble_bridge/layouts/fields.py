@@ -17,6 +17,8 @@ from .topics import safe_part
 class FieldsLayout:
     """Records of devices as JSON, under a topic base."""
 
+    makes_objects = True
+
     def __init__(self, base: str) -> None:
         """Initialize the layout."""
         self._base = base

@@ -5,16 +5,21 @@ from typing import Final
 
 MAX_PART: Final = 128
 MAX_BASE: Final = 200
+MAX_TOPIC: Final = 65_535
 
 # Levels and wildcards of MQTT, blanks, and what cannot be seen; then what MQTT 5 (1.5.4)
 # and brokers forbid: control characters, surrogates, and the 66 code points that Unicode
 # keeps from being characters, for which Mosquitto ends the connection.
-_UNSAFE: Final = re.compile(
-    r"[/+#\s\xad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e0fff"
+_FORBIDDEN: Final = (
     r"\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef"
     + "".join(rf"\U{plane:04x}fffe\U{plane:04x}ffff" for plane in range(17))
     + "]"
 )
+_UNSAFE: Final = re.compile(
+    r"[/+#\s\xad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e0fff"
+    + _FORBIDDEN
+)
+_NO_TOPIC: Final = re.compile("[+#" + _FORBIDDEN)
 
 
 def safe_part(text: str) -> str:
@@ -35,6 +40,16 @@ def is_valid_base(base: str) -> bool:
         0 < len(base) <= MAX_BASE
         and not base.startswith("$")
         and all(level and safe_part(level) == level for level in base.split("/"))
+    )
+
+
+def is_valid_topic(topic: str) -> bool:
+    """Tell whether a user may publish to a topic: any that is none of the broker's own."""
+    return (
+        bool(topic)
+        and not topic.startswith("$")
+        and _NO_TOPIC.search(topic) is None
+        and len(topic.encode()) <= MAX_TOPIC
     )
 
 

@@ -19,6 +19,8 @@ RESERVED_DEVICE_IDS: Final = frozenset({_SIGNAL})
 class ValuesLayout:
     """Readings as plain values, under a topic base; other records have no place here."""
 
+    makes_objects = False
+
     def __init__(self, base: str) -> None:
         """Initialize the layout."""
         self._base = base

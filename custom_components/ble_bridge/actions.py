@@ -1,0 +1,162 @@
+"""The actions: publish a message of one's own, and wait until all is delivered."""
+
+import asyncio
+from typing import Any, Final
+
+from homeassistant.config_entries import ConfigEntryState
+from homeassistant.const import CONF_DEVICE_ID
+from homeassistant.core import (
+    HomeAssistant,
+    ServiceCall,
+    ServiceResponse,
+    SupportsResponse,
+    callback,
+)
+from homeassistant.exceptions import HomeAssistantError, ServiceValidationError
+from homeassistant.helpers import config_validation as cv, device_registry as dr
+import orjson
+import voluptuous as vol
+
+from .bridge import BleBridgeConfigEntry, Bridge
+from .const import CONF_QOS, DOMAIN
+from .destinations.mqtt import MqttDestination
+from .destinations.parcels import Message, Outcome
+from .layouts.payloads import safe_text
+from .layouts.topics import encode_topic, is_valid_topic
+
+ACTION_PUBLISH: Final = "publish"
+ACTION_FLUSH: Final = "flush"
+CONF_TOPIC: Final = "topic"
+CONF_PAYLOAD: Final = "payload"
+CONF_RETAIN: Final = "retain"
+CONF_TIMEOUT: Final = "timeout"
+_DEFAULT_TIMEOUT: Final = 10
+_LONGEST_TIMEOUT: Final = 300
+_DELIVERED: Final = (Outcome.ACKNOWLEDGED, Outcome.SENT)
+
+_PUBLISH_SCHEMA: Final = vol.Schema(
+    {
+        vol.Optional(CONF_DEVICE_ID): cv.string,
+        vol.Required(CONF_TOPIC): cv.string,
+        vol.Optional(CONF_PAYLOAD, default=""): object,
+        vol.Optional(CONF_QOS, default=1): vol.All(vol.Coerce(int), vol.In((0, 1, 2))),
+        vol.Optional(CONF_RETAIN, default=False): cv.boolean,
+    }
+)
+_FLUSH_SCHEMA: Final = vol.Schema(
+    {
+        vol.Optional(CONF_DEVICE_ID): cv.string,
+        vol.Optional(CONF_TIMEOUT, default=_DEFAULT_TIMEOUT): vol.All(
+            vol.Coerce(float), vol.Range(min=0, max=_LONGEST_TIMEOUT)
+        ),
+    }
+)
+
+
+@callback
+def async_setup_actions(hass: HomeAssistant) -> None:
+    """Register the actions."""
+    for action, handler, schema in (
+        (ACTION_PUBLISH, _async_publish, _PUBLISH_SCHEMA),
+        (ACTION_FLUSH, _async_flush, _FLUSH_SCHEMA),
+    ):
+        hass.services.async_register(
+            DOMAIN,
+            action,
+            handler,
+            schema,
+            supports_response=SupportsResponse.OPTIONAL,
+        )
+
+
+async def _async_publish(call: ServiceCall) -> ServiceResponse:
+    """Publish a message, and answer with its acknowledgement."""
+    topic: str = call.data[CONF_TOPIC]
+    if not is_valid_topic(topic):
+        raise _invalid("invalid_topic")
+    found = _destinations(call)
+    if len(found) > 1:
+        raise _invalid("destination_needed")
+    [(_, destination)] = found.items()
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    outcome = await destination.async_publish(
+        Message(
+            encode_topic(topic),
+            _payload(call.data[CONF_PAYLOAD]),
+            call.data[CONF_QOS],
+            call.data[CONF_RETAIN],
+        )
+    )
+    if outcome not in _DELIVERED:
+        raise HomeAssistantError(
+            translation_domain=DOMAIN,
+            translation_key=f"publish_{outcome or 'waiting'}",
+            translation_placeholders={"destination": destination.title},
+        )
+    return {
+        "outcome": outcome.value,
+        "seconds": round(loop.time() - began, 3),
+        "destination": destination.title,
+    }
+
+
+async def _async_flush(call: ServiceCall) -> ServiceResponse:
+    """Wait until nothing waits any more."""
+    destinations = list(_destinations(call).values())
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    await asyncio.gather(
+        *(
+            destination.outbox.async_flush(call.data[CONF_TIMEOUT])
+            for destination in destinations
+        )
+    )
+    if waiting := sum(destination.outbox.waiting for destination in destinations):
+        raise HomeAssistantError(
+            translation_domain=DOMAIN,
+            translation_key="flush_waiting",
+            translation_placeholders={"waiting": str(waiting)},
+        )
+    return {
+        "destinations": [destination.title for destination in destinations],
+        "seconds": round(loop.time() - began, 3),
+    }
+
+
+def _destinations(call: ServiceCall) -> dict[str, MqttDestination]:
+    """Return the destination that an action names, or all."""
+    entries: list[BleBridgeConfigEntry] = call.hass.config_entries.async_entries(DOMAIN)
+    bridges: list[Bridge] = [
+        entry.runtime_data
+        for entry in entries
+        if entry.state is ConfigEntryState.LOADED
+    ]
+    found = {
+        subentry_id: destination
+        for bridge in bridges
+        for subentry_id, destination in bridge.destinations.items()
+    }
+    if not found:
+        raise _invalid("no_destination")
+    if (device_id := call.data.get(CONF_DEVICE_ID)) is None:
+        return found
+    device = dr.async_get(call.hass).async_get(device_id)
+    for domain, owner in device.identifiers if device else ():
+        if domain == DOMAIN and owner in found:
+            return {owner: found[owner]}
+    raise _invalid("not_a_destination")
+
+
+def _payload(payload: Any) -> bytes:
+    """Return a payload: a text as it is, anything else as JSON."""
+    if isinstance(payload, str):
+        return safe_text(payload).encode()
+    try:
+        return orjson.dumps(payload)
+    except TypeError as err:
+        raise _invalid("invalid_payload") from err
+
+
+def _invalid(key: str) -> ServiceValidationError:
+    return ServiceValidationError(translation_domain=DOMAIN, translation_key=key)
