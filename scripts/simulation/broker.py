@@ -134,6 +134,15 @@ class Mosquitto:
         await self.stop()
         await self.start()
 
+    async def kill(self) -> None:
+        """End the broker without a warning, as a power cut does."""
+        self._signal(signal.SIGKILL)
+        await self.stop()
+
+    def reload(self) -> None:
+        """Have the files read anew that the configuration names."""
+        self._signal(signal.SIGHUP)
+
     def freeze(self) -> None:
         """Stop the process in its tracks: connections stay, and nothing answers."""
         self._signal(signal.SIGSTOP)

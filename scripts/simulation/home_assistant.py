@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager, suppress
 import json
 import os
 from pathlib import Path
+import signal
 import sys
 from typing import Any, Final, Self
 
@@ -168,6 +169,15 @@ class HomeAssistantProcess:
         await self.stop()
         await self.start()
 
+    async def kill(self) -> None:
+        """End it without a warning, as a power cut does."""
+        self.send_signal(signal.SIGKILL)
+        await self.stop()
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal to the process."""
+        self._process.send_signal(number)
+
     def check(self) -> None:
         """Raise an error with the end of its log if it has ended."""
         self._process.check()
@@ -183,6 +193,11 @@ class HomeAssistantProcess:
     def pid(self) -> int:
         """Return the process ID."""
         return self._process.pid
+
+    @property
+    def log(self) -> Path:
+        """Return the file in which is what it wrote, over all its starts."""
+        return self._process.log
 
     def log_tail(self, lines: int = 50) -> str:
         """Return the last lines of the log."""

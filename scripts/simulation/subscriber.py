@@ -71,10 +71,13 @@ class Subscriber:
         keep: bool = True,
         measured: str = "",
         timeout: float = 10.0,
+        client_id: str = "",
+        reconnect_delay: float = 1,
     ) -> None:
         """Describe the subscriber; without topics it hears all.
 
-        It gives up if the broker has not confirmed within the timeout in seconds.
+        It gives up if the broker has not confirmed within the timeout in seconds. With
+        a client ID (MQTT 3.1.1) the broker keeps its session while it is away.
         """
         self.counts: Counter[str] = Counter()
         self.latencies: list[float] = []
@@ -86,8 +89,16 @@ class Subscriber:
         self._timeout = timeout
         self._lock = Lock()
         self._subscribed = Event()
-        self._client = Client(CallbackAPIVersion.VERSION2, protocol=protocol)
-        self._client.reconnect_delay_set(min_delay=1, max_delay=1)
+        self._client = Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=client_id,
+            clean_session=False if client_id else None,
+            protocol=protocol,
+        )
+        self._client.reconnect_delay_set(
+            reconnect_delay,  # type: ignore[arg-type]
+            reconnect_delay,  # type: ignore[arg-type]
+        )
         self._client.username_pw_set(username, password)
         self._client.on_connect = self._on_connect
         self._client.on_subscribe = lambda *_: self._subscribed.set()

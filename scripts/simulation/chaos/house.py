@@ -1,0 +1,520 @@
+"""A house under test: a real Home Assistant, two real brokers, and what can fail.
+
+One destination, `plain`, is reached through a proxy that understands what passes; the
+other, `secure`, speaks TLS. Both names are looked up, and neither is an address.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from contextlib import AsyncExitStack, suppress
+import ctypes
+from dataclasses import dataclass
+import json
+import os
+from pathlib import Path
+import subprocess
+from typing import Any, Final, Self
+
+from scripts.simulation.broker import Mosquitto
+from scripts.simulation.esphome_proxy import EsphomeProxy
+from scripts.simulation.home_assistant import HomeAssistantProcess
+from scripts.simulation.processes import LOOPBACK, SimulationError, free_port
+
+from .certificates import Authority
+from .fault_proxy import FaultProxy
+from .health import Log
+from .ledger import Ledger
+from .receiver import Receiver
+from .traffic import DEVICES, Traffic
+
+PLAIN: Final = "plain"
+SECURE: Final = "secure"
+INSIDE: Final = Path(__file__).with_name("inside")
+STORAGE_SIZE: Final = "64m"
+CONNECT_SECONDS: Final = 30.0
+# A connection that ends sooner says nothing of the broker's health, and three such in a row
+# look like another client with the same ID: `SHORT_SESSION` in destinations/mqtt.py.
+SHORT_SESSION: Final = 10.0
+SHORT_SESSIONS: Final = 3
+_KEEPALIVE: Final = 5
+_POLL: Final = 0.05
+_MS_PRIVATE: Final = 1 << 18
+_MS_REC: Final = 1 << 14
+
+# What a broker must not forget over `kill -9`, and what it may keep for the subscriber. With
+# no limit at all (0), Mosquitto 2.0.11 hangs up on who publishes what is denied to him.
+BROKER_LINES: Final = (
+    "persistence true",
+    "autosave_on_changes true",
+    "autosave_interval 1",
+    "max_queued_messages 1000000",
+    "max_inflight_messages 0",
+    "set_tcp_nodelay true",
+    "log_type error",
+    "log_type warning",
+    "log_type notice",
+)
+DROPPED: Final = ("away", "overflow", "expired", "refused", "failed")
+
+
+@dataclass
+class Outlet:
+    """A destination: its name and topic base, its broker, and the way there."""
+
+    name: str
+    broker: Mosquitto
+    proxy: FaultProxy
+    receiver: Receiver
+    directory: Path
+
+    @property
+    def host(self) -> str:
+        """Return the name under which the bridge knows the broker."""
+        return f"{self.name}.chaos"
+
+    @property
+    def acl(self) -> Path:
+        """Return the file that says who may do what at the broker."""
+        return self.directory / "acl"
+
+    def allow(self, *lines: str) -> None:
+        """Say what everybody may do."""
+        self.acl.write_text("\n".join((*lines, "")), encoding="utf-8")
+        self.acl.chmod(0o600)
+
+    def form(self) -> dict[str, Any]:
+        """Return what is to stand in the form, wherever its fields are."""
+        kinds = ("reading", "connectivity", "alert", "error")
+        return {
+            "host": self.host,
+            "port": self.proxy.port,
+            "tls": self.name == SECURE,
+            "raw": self.name == PLAIN,
+            "topic_base": f"{self.name}-raw",
+            "keepalive": _KEEPALIVE,
+            "client_id": f"chaos-{self.name}",
+            "fields": {
+                "enabled": True,
+                "topic_base": self.name,
+                **dict.fromkeys(kinds, "1"),
+            },
+            "values": {"enabled": False},
+            "delivery": {"advertisement": "drop", **dict.fromkeys(kinds, "durable")},
+        }
+
+
+def fill(schema: Iterable[Mapping[str, Any]], values: Mapping[str, Any]) -> Any:
+    """Return the answer to a form: what is said of its fields, section by section.
+
+    A section of its own name takes its own values; any other one shares those of the
+    form, unless it is one to be switched on.
+    """
+    answer: dict[str, Any] = {}
+    for item in schema:
+        name = item["name"]
+        if item.get("type") != "expandable":
+            if name in values:
+                answer[name] = values[name]
+        elif name in values:
+            answer[name] = fill(item["schema"], values[name])
+        elif all(inner["name"] != "enabled" for inner in item["schema"]):
+            answer[name] = fill(item["schema"], values)
+    return answer
+
+
+def private_mounts() -> bool:
+    """Have this process and its children mount for themselves; needs the right to.
+
+    What is mounted is gone with the last of them.
+    """
+    try:
+        os.unshare(os.CLONE_NEWNS)
+    except OSError:
+        return False
+    libc = ctypes.CDLL(None, use_errno=True)
+    return bool(libc.mount(None, b"/", None, _MS_REC | _MS_PRIVATE, None) == 0)
+
+
+def unmount(directory: Path) -> None:
+    """End a mount, whoever still uses it."""
+    subprocess.run(["umount", "--lazy", directory], check=False)
+
+
+class House:
+    """The house, from its start to its end."""
+
+    def __init__(self, directory: Path, seed: int, *, mounts: bool = False) -> None:
+        """Describe it; the directory must be empty.
+
+        With `mounts` (`private_mounts`) its storage is a small disk of its own.
+        """
+        self.directory = directory
+        self.mounts = mounts
+        self.ledger = Ledger()
+        self.findings: list[str] = []
+        self.entry_id = ""
+        self.outlets: dict[str, Outlet] = {}
+        self.subentries: dict[str, str] = {}
+        self.authority = Authority("The right authority")
+        self.startup_faults = directory / "faults.json"
+        self._seed = seed
+        self._stack = AsyncExitStack()
+        self._lives: dict[str, Counter[str]] = {}
+        self._life: dict[str, Counter[str]] = {}
+        self._counted = EsphomeProxy("counted-proxy", "24:6F:28:00:10:00")
+        self._flooded = EsphomeProxy("flooded-proxy", "24:6F:28:00:20:00")
+        self.traffic = Traffic(self.ledger, self._counted, self._flooded, seed)
+
+    async def __aenter__(self) -> Self:
+        """Start everything, set it up as a user does, and let the traffic begin."""
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop everything."""
+        await self._stack.aclose()
+
+    @property
+    def plain(self) -> Outlet:
+        """Return the destination that is not encrypted."""
+        return self.outlets[PLAIN]
+
+    @property
+    def secure(self) -> Outlet:
+        """Return the destination that is."""
+        return self.outlets[SECURE]
+
+    def expect(self, holds: bool, otherwise: str) -> None:
+        """Take note of what is wrong unless a condition holds."""
+        if not holds:
+            self.findings.append(otherwise)
+
+    # --- the start ----------------------------------------------------------------------
+
+    async def _start(self) -> None:
+        enter = self._stack.enter_async_context
+        for name in (PLAIN, SECURE):
+            self.outlets[name] = await self._outlet(name)
+        for proxy in (self._counted, self._flooded):
+            await enter(proxy)
+        config = self.directory / "home-assistant"
+        self._prepare(config)
+        authorities = self.directory / "authorities.pem"
+        self.authority.write(authorities)
+        self.startup_faults.write_text("{}", encoding="utf-8")
+        addresses = {outlet.host: LOOPBACK for outlet in self.outlets.values()}
+        self.home_assistant = HomeAssistantProcess(
+            config,
+            integrations=("bluetooth", "frontend", "chaos_probe"),
+            extra_env={
+                "PYTHONPATH": str(INSIDE),
+                "PYTHONASYNCIODEBUG": "1",
+                "PYTHONFAULTHANDLER": "1",
+                "PYTHONWARNINGS": "default::ResourceWarning,default::RuntimeWarning",
+                "CHAOS_ADDRESSES": json.dumps(addresses),
+                "CHAOS_FAULTS": str(self.startup_faults),
+                "SSL_CERT_FILE": str(authorities),
+            },
+        )
+        await enter(self.home_assistant)
+        self.log = Log(self.home_assistant.log)
+        await self._set_up()
+        playing = asyncio.create_task(self.traffic.run())
+        self._stack.callback(playing.cancel)
+
+    async def _outlet(self, name: str) -> Outlet:
+        """Start a broker, the way there, and the subscriber."""
+        directory = self.directory / name
+        directory.mkdir()
+        (directory / "db").mkdir()
+        certificate = key = None
+        port = 0
+        lines = [
+            *BROKER_LINES,
+            f"persistence_location {directory}/db/",
+            f"acl_file {directory}/acl",
+        ]
+        if name == SECURE:
+            certificate, key = directory / "broker.pem", directory / "key.pem"
+            self.authority.issue(f"{name}.chaos", certificate, key)
+            port = free_port()
+            lines.append(f"listener {port} {LOOPBACK}")
+        broker = Mosquitto(
+            config_lines=lines, certificate=certificate, key=key, directory=directory
+        )
+        proxy = FaultProxy(broker.port, encrypted=name == SECURE)
+        receiver = Receiver(port or broker.port, name)
+        outlet = Outlet(name, broker, proxy, receiver, directory)
+        outlet.allow("topic readwrite #")
+        for part in (broker, proxy, receiver):
+            await self._stack.enter_async_context(part)
+        return outlet
+
+    def _prepare(self, config: Path) -> None:
+        """Make the configuration's directory, its disk, and the probe in it."""
+        storage, components = config / ".storage", config / "custom_components"
+        for directory in (storage, components):
+            directory.mkdir(parents=True)
+        (components / "chaos_probe").symlink_to(INSIDE / "chaos_probe")
+        if self.mounts:
+            subprocess.run(
+                [
+                    "mount",
+                    "-t",
+                    "tmpfs",
+                    "-o",
+                    f"size={STORAGE_SIZE}",
+                    "chaos",
+                    storage,
+                ],
+                check=True,
+            )
+            self._stack.callback(lambda: unmount(storage))
+
+    async def _set_up(self) -> None:
+        """Add the proxies, the bridge, its destinations and the devices."""
+        for proxy in (self._counted, self._flooded):
+            reached = {"host": LOOPBACK, "port": proxy.port}
+            await self.home_assistant.flow("esphome", reached)
+        for proxy in (self._counted, self._flooded):
+            await proxy.wait_ready()
+        await self._answer(
+            "flow",
+            "ble_bridge",
+            {"name": "BLE Bridge", "bridge_id": "chaos", **self.plain.form()},
+        )
+        [entry] = await self.home_assistant.entries("ble_bridge")
+        self.entry_id = entry["entry_id"]
+        await self._answer(
+            "subentries/flow", [self.entry_id, "destination"], self.secure.form()
+        )
+        await self.wait_connected()  # For it is loaded anew
+        for name, address in DEVICES.items():
+            result = await self.home_assistant.subentry_flow(
+                self.entry_id,
+                "device",
+                {"next_step_id": "on_air"},
+                {"address": address},
+                {"name": name, "alias": name, "signal": {}, "shaping": {}},
+            )
+            if result["type"] != "create_entry":
+                raise SimulationError(f"The device could not be added: {result}.")
+        listed = await self.home_assistant.ws(
+            "config_entries/subentries/list", entry_id=self.entry_id
+        )
+        destinations = [s for s in listed if s["subentry_type"] == "destination"]
+        self.subentries = dict(
+            zip(self.outlets, (s["subentry_id"] for s in destinations), strict=True)
+        )
+        self._forget_lives()
+
+    async def _answer(self, kind: str, handler: Any, values: Mapping[str, Any]) -> None:
+        """Fill in the forms of a flow, whatever fields this version has."""
+        path = f"/api/config/config_entries/{kind}"
+        result = await self.home_assistant.post(path, {"handler": handler})
+        while result["type"] in {"form", "menu"}:
+            if result.get("errors"):
+                raise SimulationError(f"The form says {result['errors']}.")
+            answer: Any = (
+                {"next_step_id": "mqtt"}
+                if result["type"] == "menu"
+                else fill(result["data_schema"], values)
+            )
+            result = await self.home_assistant.post(
+                f"{path}/{result['flow_id']}", answer
+            )
+        if result["type"] != "create_entry":
+            raise SimulationError(f"{handler} could not be added: {result}.")
+
+    # --- Home Assistant -----------------------------------------------------------------
+
+    async def stop(self) -> None:
+        """Stop Home Assistant as a user does."""
+        await self._end_life()
+        self.ledger.begin_deaf()
+        await self.home_assistant.stop()
+
+    async def kill(self) -> None:
+        """End Home Assistant as a power cut does."""
+        await self._end_life()
+        self.ledger.begin_deaf()
+        await self.home_assistant.kill()
+
+    async def start(self, **faults: Any) -> None:
+        """Start Home Assistant, with faults that are there from the beginning."""
+        self.startup_faults.write_text(json.dumps(faults), encoding="utf-8")
+        await self.home_assistant.start()
+        for proxy in (self._counted, self._flooded):
+            await proxy.wait_ready(60)
+        await self._wait_loaded()
+
+    async def reload(self) -> None:
+        """Load the integration anew."""
+        await self._end_life()
+        self.ledger.begin_deaf()
+        await self.home_assistant.post(
+            f"/api/config/config_entries/entry/{self.entry_id}/reload"
+        )
+        await self._wait_loaded()
+
+    async def _wait_loaded(self) -> None:
+        """Wait until the integration listens."""
+        async with asyncio.timeout(CONNECT_SECONDS):
+            while True:
+                [entry] = await self.home_assistant.entries("ble_bridge")
+                if entry["state"] == "loaded":
+                    break
+                await asyncio.sleep(_POLL)
+        self._forget_lives()
+        self.ledger.end_deaf()
+
+    def _forget_lives(self) -> None:
+        """Forget earlier connections, as the integration does when it is loaded."""
+        for outlet in self.outlets.values():
+            outlet.proxy.lives.clear()
+
+    async def set_faults(self, **faults: Any) -> None:
+        """Set the faults inside of Home Assistant, and end all others."""
+        await self.home_assistant.post("/api/chaos_probe", faults)
+
+    async def probe(self) -> dict[str, Any]:
+        """Return how Home Assistant is doing."""
+        vitals: dict[str, Any] = await self.home_assistant.get("/api/chaos_probe")
+        return vitals
+
+    async def issues(self) -> list[str]:
+        """Return the repair issues of the integration."""
+        listed = await self.home_assistant.ws("repairs/list_issues")
+        return [
+            issue["issue_id"]
+            for issue in listed["issues"]
+            if issue["domain"] == "ble_bridge"
+        ]
+
+    async def tidy(self) -> None:
+        """Close all issues, and collect garbage, which says what was never awaited."""
+        await self.home_assistant.delete("/api/chaos_probe")
+
+    # --- destinations -------------------------------------------------------------------
+
+    async def destinations(self) -> dict[str, dict[str, Any]]:
+        """Return the diagnostics of each destination."""
+        diagnostics = await self.home_assistant.diagnostics(self.entry_id)
+        return dict(zip(self.outlets, diagnostics["destinations"], strict=False))
+
+    async def sample(self) -> dict[str, dict[str, Any]]:
+        """Return the diagnostics, having checked their sums and noted their counts."""
+        found = await self.destinations()
+        for name, destination in found.items():
+            self.findings += [f"{name}: {text}" for text in sums(destination)]
+            self._life[name] = Counter(
+                {
+                    key: count
+                    for key, count in destination["records"]["reading"].items()
+                    if isinstance(count, int)
+                }
+            )
+        return found
+
+    def counters(self, name: str) -> Counter[str]:
+        """Return what became of readings over all lives, as far as it was noted."""
+        return self._lives.get(name, Counter()) + self._life.get(name, Counter())
+
+    async def _end_life(self) -> None:
+        """Note what is counted, for the counters will begin anew."""
+        await self.sample()
+        for name, life in self._life.items():
+            self._lives.setdefault(name, Counter()).update(life)
+        self._life.clear()
+
+    async def wait_connected(self, seconds: float = CONNECT_SECONDS) -> None:
+        """Wait until all destinations are connected."""
+        found: dict[str, dict[str, Any]] = {}
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while True:
+                    with suppress(SimulationError):  # Not loaded
+                        found = await self.destinations()
+                    if found.keys() == self.outlets.keys() and all(
+                        destination["connected"] for destination in found.values()
+                    ):
+                        return
+                    await asyncio.sleep(_POLL)
+        connected = [name for name in found if found[name]["connected"]]
+        raise SimulationError(f"Connected in {seconds:g} s: only {connected}.")
+
+    async def steady(self, *, always: bool) -> None:
+        """Wait for connections that have lived for long enough, where it matters.
+
+        The delay before the next try begins anew only then (`always`), and one more short
+        connection could look like a dispute about the client ID.
+        """
+        for outlet in self.outlets.values():
+            lives = outlet.proxy.lives
+            short = 0
+            while short < len(lives) and lives[-1 - short] < SHORT_SESSION:
+                short += 1
+            if always or short >= SHORT_SESSIONS - 1:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(2 * SHORT_SESSION):
+                        while outlet.proxy.age <= SHORT_SESSION + 1:
+                            await asyncio.sleep(_POLL)
+
+    async def needs_version_5(self) -> None:
+        """See to it that MQTT 5 is spoken, for what 3.1.1 cannot say."""
+        if (await self.destinations())[PLAIN]["protocol"] != "5":
+            await self.reload()
+            await self.wait_connected()
+
+    def cut_off(self) -> None:
+        """Have the broker of the plain destination away."""
+        self.plain.proxy.refuse()
+        self.plain.proxy.cut()
+
+    async def pass_on(self) -> None:
+        """Have the broker of the plain destination back."""
+        await self.plain.proxy.listen()
+
+    # --- disk ---------------------------------------------------------------------------
+
+    @property
+    def storage(self) -> Path:
+        """Return the directory in which Home Assistant and the integration store."""
+        return self.home_assistant.config_dir / ".storage"
+
+    def store(self, name: str) -> Path | None:
+        """Return the file of a destination's durable records, if there is one."""
+        path = self.storage / f"ble_bridge.{self.subentries[name]}.db"
+        return path if path.exists() else None
+
+    async def fill_disk(self) -> None:
+        """Have the disk full: really where it is ours, else by SQLite's own word."""
+        if not self.mounts:
+            await self.set_faults(disk_full=True)
+            return
+        with (self.storage / "balloon").open("wb", buffering=0) as balloon:
+            for size in (1 << 16, 1 << 12):
+                with suppress(OSError):
+                    while balloon.write(bytes(size)) == size:
+                        pass
+
+    async def empty_disk(self) -> None:
+        """Have room on the disk again."""
+        (self.storage / "balloon").unlink(missing_ok=True)
+        await self.set_faults()
+
+
+def sums(destination: Mapping[str, Any]) -> list[str]:
+    """Return where the counters of a destination do not add up."""
+    wrong = []
+    for kind, tally in destination["records"].items():
+        dropped = sum(tally[key] for key in DROPPED)
+        total = tally["acknowledged"] + tally["sent"] + dropped + tally["waiting"]
+        if tally["received"] != total or min(tally.values()) < 0:
+            wrong.append(f"the counters of {kind} do not add up: {tally}")
+    return wrong

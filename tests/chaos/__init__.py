@@ -1,0 +1,1 @@
+"""Everything fails around a whole Home Assistant, and no durable record is lost."""
