@@ -249,6 +249,8 @@ class Delivery(JournalListener):
         now = self._clock()
         if not self.is_open or now < self._paused_until or self._alone is not None:
             return None
+        if self._pause and self._in_flight:  # One tries whether there is room again
+            return None
         if self._suspects and now >= self._opened + _STEADY:
             if self._in_flight:  # It goes alone
                 return None
@@ -314,6 +316,8 @@ class Delivery(JournalListener):
         """Return when there may be more to send, by the event loop's clock (s)."""
         if not self.is_open or self._alone is not None:
             return None
+        if self._pause and self._in_flight:
+            return None
         now = self._clock()
         if now < self._paused_until:
             return self._paused_until
@@ -368,8 +372,9 @@ class Delivery(JournalListener):
             )
             self._is_well(parcel)
         elif refusal is Problem.QUOTA_EXCEEDED and parcel.policy is not Policy.DROP:
-            self._pause = min(max(self._pause * 2, 1.0), _LONGEST_PAUSE)
-            self._paused_until = self._clock() + self._pause
+            if (now := self._clock()) >= self._paused_until:  # Else of the same burst
+                self._pause = min(max(self._pause * 2, 1.0), _LONGEST_PAUSE)
+                self._paused_until = now + self._pause
             if parcel.is_held:
                 self._push_retry(parcel, self._paused_until)
             else:
