@@ -5,7 +5,7 @@ Two machines: one for advertisements that pass, one for records, with a real sto
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import itertools
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -336,6 +336,18 @@ KINDS = {
 }
 
 
+class FailingStore(RecordStore):
+    """A store whose disk may be full."""
+
+    fails = False
+
+    @override
+    def apply(self, inserts, deletes, refusals=()):  # type: ignore[no-untyped-def]
+        if self.fails:
+            raise StoreError(Problem.STORE_FAILED, "No space left on device")
+        return super().apply(inserts, deletes, refusals)
+
+
 class RecordMachine(RuleBasedStateMachine):
     """Says records; connection, broker, disk, and Home Assistant itself may fail."""
 
@@ -384,7 +396,7 @@ class RecordMachine(RuleBasedStateMachine):
             lambda: self.outbox.wake(),  # noqa: PLW0108 - it is made later
             lambda _: None,
         )
-        self.store = RecordStore(
+        self.store = FailingStore(
             Path(self.directory.name, "records.db"), list(RecordKind)
         )
         self.delivery.journal = Journal(
@@ -396,6 +408,7 @@ class RecordMachine(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         """Stop, and start again."""
+        self.store.fails = False
         self.lose()
         self.outbox.give_up()
         assert self.delivery.journal
@@ -422,6 +435,24 @@ class RecordMachine(RuleBasedStateMachine):
             del self.policy[number]
         self.earlier.append(self.tallies[RecordKind.ALERT])
         self.start()
+
+    @rule()
+    def fail(self) -> None:
+        """Let the disk be full."""
+        self.store.fails = True
+        # What cannot be written does not wait for what can not be read
+        self.disturbed |= self.delivery.unread > 0
+
+    @rule()
+    def mend(self) -> None:
+        """Let the disk have room again, and notice that."""
+        self.store.fails = False
+        for _ in range(3):
+            self.loop.now += 31
+            for _ in range(4):
+                turn(self.loop)
+        assert self.delivery.journal
+        assert not self.delivery.journal.failed
 
     # --- what is said -------------------------------------------------------------------
 
@@ -476,6 +507,7 @@ class RecordMachine(RuleBasedStateMachine):
     @rule()
     def reach_disk(self) -> None:
         """Let the disk take all that is meant for it."""
+        self.mend()
         for _ in range(12):
             self.loop.now += 0.1
             turn(self.loop)
@@ -575,10 +607,15 @@ class RecordMachine(RuleBasedStateMachine):
             assert lane.size == sum(parcel.size for parcel in lane)
         if not durable:
             assert self.delivery.stored == (0, 0)
+        assert self.delivery.journal
+        on_way = {*self.delivery._in_flight, *self.delivery.set_aside}
+        kept = [p for p in self.delivery.journal.inserts() if p not in on_way]
+        assert len(kept) <= 40 + 10 + 20
 
     @override
     def teardown(self) -> None:
         """Let all of it go out: what is durable arrives, whole."""
+        self.mend()
         self.delivery.retry_set_aside()
         self.lose()
         self.connect(2, window=20)
@@ -622,6 +659,138 @@ def test_passing() -> None:
 def test_records() -> None:
     """Run the machine of records."""
     RecordMachine.TestCase().runTest()
+
+
+@pytest.fixture(name="outbox_of")
+def outbox_of_fixture() -> Iterator[Callable[..., Outbox]]:
+    """Return what makes an outbox whose loop turns when we say so."""
+    loop = InlineLoop()
+
+    def make(reported: list[Problem]) -> Outbox:
+        delivery = Delivery(
+            DeliverySettings(max_age=50.0),
+            {kind: Tally() for kind in RecordKind},
+            loop.time,
+            lambda at: at,
+            lambda: None,
+            lambda _: None,
+        )
+        return Outbox(loop, delivery, reported.append, lambda: None)
+
+    yield make
+    loop.close()
+
+
+def said(
+    outbox: Outbox, *sizes: int, qos: int = 1, policy: Policy = Policy.BUFFER
+) -> Parcel:
+    """Have a record of so many bytes said."""
+    parcel = Parcel(
+        RecordKind.READING,
+        outbox.delivery._tallies[RecordKind.READING],
+        "device",
+        tuple(Message(encode_topic("t"), b"1 " + b"x" * size, qos) for size in sizes),
+        policy,
+        outbox._loop.time(),
+    )
+    parcel.tally.received += 1
+    outbox.accept(parcel)
+    return parcel
+
+
+@pytest.mark.parametrize("can_batch", [True, False])
+def test_too_large_in_part(outbox_of: Callable[..., Outbox], can_batch: bool) -> None:
+    """Of a record that does not fit as a whole, nothing is sent."""
+    reported: list[Problem] = []
+    outbox = outbox_of(reported)
+    connection = FakeConnection(2, can_batch, 60)
+    outbox.open(cast(MqttConnection, connection))
+    parcel = said(outbox, 0, 0, 100)
+    turn(outbox._loop)
+    assert connection.got == []
+    assert reported == [Problem.TOO_LARGE]
+    assert parcel.refusal is Problem.TOO_LARGE
+    assert outbox.waiting == 0
+    said(outbox, 0)
+    assert isinstance(outbox._loop, InlineLoop)
+    outbox._loop.now += 1
+    turn(outbox._loop)
+    assert len(connection.got) == 1
+    route = Route(encode_topic("t"), Tally(received=1), 1)
+    outbox.put(route, b"1 " + b"x" * 100)
+    outbox._loop.now += 1
+    turn(outbox._loop)
+    assert route.tally.failed == 1
+
+
+def test_expiry(outbox_of: Callable[..., Outbox]) -> None:
+    """What waited for longer than the broker would keep it is not sent."""
+    outbox = outbox_of([])
+    parcel = said(outbox, 0)
+    assert isinstance(outbox._loop, InlineLoop)
+    outbox._loop.now += 20
+    connection = FakeConnection(2, True, None)
+    connection.message_expiry = 10
+    outbox.open(cast(MqttConnection, connection))
+    turn(outbox._loop)
+    assert connection.got == []
+    assert parcel.tally.expired == 1
+
+
+def test_flush(outbox_of: Callable[..., Outbox]) -> None:
+    """Who waits for it is told when nothing waits any more, or that it was in vain."""
+    outbox = outbox_of([])
+    loop = outbox._loop
+    assert isinstance(loop, InlineLoop)
+    assert loop.run_until_complete(outbox.async_flush(1))
+    loop.run_until_complete(outbox.async_drain(1))
+    connection = FakeConnection(2, True, None)
+    outbox.open(cast(MqttConnection, connection))
+    said(outbox, 0)
+    flushing = loop.create_task(outbox.async_drain(5))
+    for _ in range(3):
+        turn(loop)
+    assert not flushing.done()
+    (mid,) = connection.unacknowledged
+    outbox.on_written(mid)
+    for _ in range(5):
+        loop.now += 0.01
+        turn(loop)
+    assert flushing.done()
+    said(outbox, 0)
+    flushing = loop.create_task(outbox.async_drain(5))  # type: ignore[assignment]
+    turn(loop)
+    loop.now += 6
+    for _ in range(3):
+        turn(loop)
+    assert flushing.done()
+    assert outbox.waiting == 1
+
+
+def test_stalls(outbox_of: Callable[..., Outbox]) -> None:
+    """A broker that acknowledges nothing is given up, with more patience each time."""
+    outbox = outbox_of([])
+    loop = outbox._loop
+    assert isinstance(loop, InlineLoop)
+    stalled: list[float] = []
+    outbox._on_stalled = lambda: stalled.append(loop.now)
+    for _ in range(2):
+        connection = FakeConnection(2, True, None)
+        opened = loop.now
+        outbox.open(cast(MqttConnection, connection))
+        if not stalled:
+            said(outbox, 0)
+        turn(loop)
+        while len(stalled) < 1 or stalled[-1] < opened:
+            loop.now += 0.25
+            turn(loop)
+        assert connection.unacknowledged
+        stalled.append(loop.now - opened)
+        outbox.close()
+    assert stalled[1] == pytest.approx(2.5, abs=0.3)
+    assert stalled[3] == pytest.approx(5.0, abs=0.3)
+    outbox.give_up()
+    assert outbox.waiting == 0
 
 
 def test_mark_resent() -> None:
