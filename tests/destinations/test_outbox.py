@@ -164,6 +164,7 @@ class PassingMachine(RuleBasedStateMachine):
         self.patch.setattr(outbox, "MAX_MESSAGES", 20)
         self.patch.setattr(outbox, "MAX_BYTES", 400)
         self.patch.setattr(outbox, "_GATHER", 0.0)
+        self.patch.setattr(outbox, "_GATHER_BLOCKED", 0.0)
 
     @initialize(qos=st.tuples(st.integers(0, 2), st.integers(0, 2)))
     def begin(self, qos: tuple[int, int]) -> None:
