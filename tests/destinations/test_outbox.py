@@ -758,7 +758,7 @@ def test_flush(outbox_of: Callable[..., Outbox]) -> None:
         turn(loop)
     assert flushing.done()
     said(outbox, 0)
-    flushing = loop.create_task(outbox.async_drain(5))  # type: ignore[assignment]
+    flushing = loop.create_task(outbox.async_drain(5))
     turn(loop)
     loop.now += 6
     for _ in range(3):
