@@ -406,6 +406,33 @@ def test_suspects(clock: Clock) -> None:
     assert rig.tallies[RecordKind.READING].refused == 1
 
 
+def test_suspects_cause_no_rush(clock: Clock) -> None:
+    """While a suspect waits for what is under way, nothing is due, however late it is."""
+    rig = Rig(clock=clock)
+    rig.say(policy=Policy.BUFFER, device="suspect")
+    for _ in range(2):
+        rig.delivery.open()
+        rig.take()
+        lose(rig)
+    rig.delivery.open()
+    clock.now += 9.9
+    retry, answered = rig.say(2, policy=Policy.BUFFER, device="a")
+    rig.take()
+    rig.delivery.refuse(retry, Problem.REJECTED)
+    rig.confirm([answered])
+    under_way = rig.say(policy=Policy.BUFFER, device="b")
+    assert rig.take() == under_way
+    clock.now += 5
+    assert rig.take() == []
+    assert rig.delivery.next_due() is None
+    rig.confirm(under_way)
+    due = rig.delivery.next_due()
+    assert due is not None
+    assert due <= clock.now
+    assert rig.confirm(rig.take()) == [1]
+    assert rig.confirm(rig.take()) == [2]
+
+
 def test_suspects_in_a_short_session(clock: Clock) -> None:
     """Suspects wait for a connection that holds; one lost without blame is no proof."""
     rig = Rig(clock=clock)

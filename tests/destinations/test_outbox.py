@@ -611,7 +611,7 @@ class RecordMachine(RuleBasedStateMachine):
         assert self.delivery.journal
         on_way = {*self.delivery._in_flight, *self.delivery.set_aside}
         kept = [p for p in self.delivery.journal.inserts() if p not in on_way]
-        assert len(kept) <= 40 + 10 + 20
+        assert len(kept) <= 40 + 10 + 20 or not self.delivery.journal.failed
 
     @override
     def teardown(self) -> None:
@@ -759,7 +759,7 @@ def test_flush(outbox_of: Callable[..., Outbox]) -> None:
         turn(loop)
     assert flushing.done()
     said(outbox, 0)
-    flushing = loop.create_task(outbox.async_drain(5))  # type: ignore[assignment]
+    flushing = loop.create_task(outbox.async_drain(5))
     turn(loop)
     loop.now += 6
     for _ in range(3):
