@@ -35,7 +35,8 @@ sent          numbers that Home Assistant heard for certain, times destinations
 acknowledged  readings that the brokers confirmed, by the integration's own count
 delivered     different numbers that arrived
 duplicates    further copies that arrived, but for those that the broker repeats itself
-lost          sent - delivered
+written_off   damaged on the disk (a fault, too), or set aside after it was refused
+lost          sent - delivered - written_off
 recovery_s    seconds from the end of a fault until all that was said had arrived
 
 What is said while Home Assistant is stopped, killed or loads the integration anew is

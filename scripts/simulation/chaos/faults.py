@@ -21,6 +21,8 @@ FLOOD: Final = 1_000  # advertisements a second
 RSS_GROWTH: Final = 10 * 1024 * 1024
 LATE: Final = 1.0
 _NO_SPACE: Final = ("No space left on device",)
+# What stands in a store once for each number that waits.
+_TOPIC: Final = b"/v/count"
 FAULTS: Final[dict[str, Fault]] = {}
 
 
@@ -333,10 +335,15 @@ async def _damage(
         await house.pass_on()
 
 
-@fault("store truncated", seconds=4, forgives=("failed",), issue="store_corrupt")
+@fault("store truncated", seconds=4, issue="store_corrupt")
 async def store_truncated(house: House, seconds: float, _: Random) -> None:
     """Take the end of the file away."""
-    await _damage(house, seconds, lambda data: data[: len(data) * 6 // 10])
+
+    def truncate(data: bytes) -> bytes:
+        house.at_risk = data.count(_TOPIC)
+        return data[: len(data) * 6 // 10]
+
+    await _damage(house, seconds, truncate)
 
 
 @fault("connection far and cut, twice", seconds=2)
@@ -358,9 +365,7 @@ async def store_flipped(house: House, seconds: float, random: Random) -> None:
 
     def flip(data: bytes) -> bytes:
         flipped = bytearray(data)
-        places = [
-            place for place in range(len(data)) if data.startswith(b"/v/count", place)
-        ]
+        places = [place for place in range(len(data)) if data.startswith(_TOPIC, place)]
         house.expect(bool(places), "no record was found in the store")
         # Not all of them need be in pages that are in use
         for place in random.sample(places, len(places) // 3):

@@ -153,6 +153,7 @@ class House:
         self.mounts = mounts
         self.ledger = Ledger()
         self.findings: list[str] = []
+        self.at_risk = 0  # Records on a disk that is damaged beyond counting
         self.entry_id = ""
         self.outlets: dict[str, Outlet] = {}
         self.subentries: dict[str, str] = {}
@@ -517,4 +518,8 @@ def sums(destination: Mapping[str, Any]) -> list[str]:
         total = tally["acknowledged"] + tally["sent"] + dropped + tally["waiting"]
         if tally["received"] != total or min(tally.values()) < 0:
             wrong.append(f"the counters of {kind} do not add up: {tally}")
+    waiting = sum(tally["waiting"] for tally in destination["records"].values())
+    found = destination["queue"]["messages"] + destination["delivery"]["waiting"]
+    if waiting != found:
+        wrong.append(f"by the counters {waiting} wait, and {found} do")
     return wrong
