@@ -19,7 +19,12 @@ from typing import Any, Final, Self
 from scripts.simulation.broker import Mosquitto
 from scripts.simulation.esphome_proxy import EsphomeProxy
 from scripts.simulation.home_assistant import HomeAssistantProcess
-from scripts.simulation.processes import LOOPBACK, SimulationError, free_port
+from scripts.simulation.processes import (
+    LOOPBACK,
+    SimulationError,
+    free_port,
+    is_port_free,
+)
 
 from .certificates import Authority
 from .fault_proxy import FaultProxy
@@ -252,7 +257,10 @@ class House:
         receiver = Receiver(port or broker.port, name)
         outlet = Outlet(name, broker, proxy, receiver, directory)
         outlet.allow("topic readwrite #")
-        for part in (broker, proxy, receiver):
+        await self._stack.enter_async_context(broker)
+        while port and is_port_free(port):  # It opens one after the other
+            await asyncio.sleep(_POLL)
+        for part in (proxy, receiver):
             await self._stack.enter_async_context(part)
         return outlet
 
