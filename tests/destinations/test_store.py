@@ -783,6 +783,33 @@ def test_truncated_log(path: Path, bytes_left: int) -> None:
     store.close()
 
 
+@pytest.mark.parametrize("share", [0.9, 0.5, 0.2])
+def test_cut_off(path: Path, share: float) -> None:
+    """Of a file that was cut off, what is left of it is saved."""
+    whole = filled(path, 1000, 200)
+    path.write_bytes(whole[: int(len(whole) * share)])
+    store = RecordStore(path, KINDS)
+    contents = store.open()
+    assert contents.damaged
+    numbers = [number_of(found) for found in read_all(store)]
+    assert numbers == sorted(set(numbers))
+    assert 1000 * share * 0.8 <= len(numbers) < 1000
+    store.close()
+
+
+@pytest.mark.parametrize(
+    "header", [b"SQLite format 3\0" + bytes(84), b"SQLite format 3\0" + b"\xff" * 84]
+)
+def test_header_without_sense(path: Path, header: bytes) -> None:
+    """A file is not made as long as a damaged header says."""
+    filled(path, 5)
+    path.write_bytes(header)
+    store = RecordStore(path, KINDS)
+    assert store.open().damaged
+    assert path.with_name(f"{path.name}.damaged").stat().st_size < 10_000
+    store.close()
+
+
 def test_damaged_number(path: Path) -> None:
     """A number that no record can have is damage; the others are saved."""
     filled(path, 5)

@@ -30,6 +30,10 @@ MAX_REFUSED: Final = 100
 _HEADER: Final = struct.Struct(">BI")
 _LENGTH: Final = struct.Struct(">H")
 _RETAIN: Final = 4
+# Of an SQLite file: how it begins, how long its header is, and how long it may be to be mended.
+_MAGIC: Final = b"SQLite format 3\0"
+_HEADER_SIZE: Final = 100
+_LONGEST: Final = 16 * 1024**3
 _OBJECT: Final = 8
 # How many pages of a file may be empty at any rate, and which part of a larger one.
 _SPARE_PAGES: Final = 256
@@ -491,6 +495,7 @@ class RecordStore:
         new = self._beside(".new")
         new.unlink(missing_ok=True)
         self._make(new)
+        self._lengthen()
         with closing(sqlite3.connect(new, isolation_level=None)) as database:
             for pragma in (
                 "auto_vacuum = INCREMENTAL",
@@ -502,6 +507,20 @@ class RecordStore:
             database.execute("BEGIN")
             self._insert(database, self._salvage())
             database.execute("COMMIT")
+
+    def _lengthen(self) -> None:
+        """Give a file that was cut off the length that its header tells of.
+
+        SQLite would read nothing of it; now it reads what is there.
+        """
+        with self.path.open("rb") as file:
+            header = file.read(_HEADER_SIZE)
+        if len(header) < _HEADER_SIZE or not header.startswith(_MAGIC):
+            return
+        page = int.from_bytes(header[16:18])
+        length = int.from_bytes(header[28:32]) * (65_536 if page == 1 else page)
+        if self.path.stat().st_size < length <= _LONGEST:
+            os.truncate(self.path, length)
 
     def _replace(self) -> Contents:
         """Put what was saved in the place of the damaged file; raises StoreError.

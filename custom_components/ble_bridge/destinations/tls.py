@@ -66,6 +66,10 @@ class _TlsSocket(ssl.SSLSocket):
             self._remember(
                 Problem.CLIENT_CERTIFICATE_REFUSED if missed else _problem(err)
             )
+            self.close()  # paho would leave it to the garbage collector
+            raise
+        except OSError:
+            self.close()
             raise
 
     @override
