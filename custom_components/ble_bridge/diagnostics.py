@@ -119,6 +119,7 @@ async def async_get_config_entry_diagnostics(
                 },
                 "delivery": {
                     "waiting": destination.delivery.waiting,
+                    "on_disk_only": destination.delivery.unread,
                     "stored_records": destination.delivery.stored[0],
                     "stored_bytes": destination.delivery.stored[1],
                     "refused_topics": len(destination.delivery.refused),

@@ -450,7 +450,7 @@ class Delivery(JournalListener):
         self._paused_until = 0.0
         for parcel in parcels:
             parcel.tally.refused -= 1
-            parcel.is_done = False
+            parcel.outcome = None
             parcel.refusal = None
             parcel.tries = 0
             if parcel.policy is Policy.DURABLE and self.journal is not None:
@@ -608,7 +608,7 @@ class Delivery(JournalListener):
         self._earlier = contents.last
         for row in contents.refused:
             parcel = self._parcel(row)
-            parcel.is_done = True
+            parcel.outcome = Outcome.REFUSED
             try:
                 parcel.refusal = Problem(row.refusal or "")
             except ValueError:

@@ -182,6 +182,7 @@ class MqttDestination(ConnectionListener):
         self._backoff = Backoff()
         self._short_sessions = 0
         self._disputed = False
+        self._disk_failed = False
         self._reported: set[Problem] = set()
         self._measured = (loop.time(), 0, 0.0, 0)
 
@@ -261,8 +262,8 @@ class MqttDestination(ConnectionListener):
     async def async_publish(self, message: Message) -> Outcome | None:
         """Publish a message of the user's; None where nothing became of it in time."""
         parcel = self.send(RecordKind.MESSAGE, "", (message,))
-        if parcel.is_done:
-            return Outcome.AWAY
+        if parcel.outcome is not None:
+            return parcel.outcome
         parcel.done = asyncio.get_running_loop().create_future()
         await asyncio.wait(
             [parcel.done], timeout=self.delivery.settings.publish_timeout
@@ -425,6 +426,8 @@ class MqttDestination(ConnectionListener):
         try:
             connection = await self._async_connect()
         except ConnectError as err:
+            # Where two clients push each other out, the broker itself is there.
+            self._short_sessions = 0
             return err.problem
         lived, problem = await self._async_session(connection)
         if lived >= SHORT_SESSION:
@@ -531,7 +534,11 @@ class MqttDestination(ConnectionListener):
             self._on_refusals(problems)
 
     def _on_disk(self, problem: Problem | None) -> None:
-        """Tell of a disk that fails, or works again."""
+        """Tell of a disk that fails, or works again; log it once."""
         if problem is not None:
-            self.report(problem)
+            self.last_error = problem
+            if problem is Problem.STORE_CORRUPT or not self._disk_failed:
+                self.recent_errors.append((time.monotonic(), problem))
+                _LOGGER.error("Records for %s on disk: %s", self.title, problem)
+        self._disk_failed = problem is Problem.STORE_FAILED
         self._on_store(problem)

@@ -49,12 +49,12 @@ class Parcel:
         "confirms",
         "device",
         "done",
-        "is_done",
         "is_held",
         "kind",
         "losses",
         "messages",
         "number",
+        "outcome",
         "policy",
         "refusal",
         "row",
@@ -86,7 +86,7 @@ class Parcel:
         self.size = sum(len(m.head) + len(m.payload) for m in messages)
         self.number = 0
         self.done: asyncio.Future[Outcome] | None = None
-        self.is_done = False
+        self.outcome: Outcome | None = None
         self.is_held = False
         self.spilled = False
         self.confirms = False
@@ -99,13 +99,18 @@ class Parcel:
         self.row: int | None = None
 
     @property
+    def is_done(self) -> bool:
+        """Tell whether it is known what became of it."""
+        return self.outcome is not None
+
+    @property
     def is_forgotten(self) -> bool:
         """Tell whether nothing of it is to stay on disk; what was set aside does."""
         return self.is_done and self.refusal is None
 
     def finish(self, outcome: Outcome) -> None:
         """Count what became of it, and tell who waits for it."""
-        self.is_done = True
+        self.outcome = outcome
         if outcome is not Outcome.REFUSED:  # Perhaps it was, before
             self.refusal = None
         tally = self.tally
