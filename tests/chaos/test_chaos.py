@@ -75,4 +75,5 @@ def test_fault(house: House, name: str) -> None:
     result = house.result(name)
     assert not result["failures"], "\n".join(result["failures"])
     assert result["sent"] > 0
-    assert result["recovery_s"] is not None or result["lost"]
+    assert result["lost"] == 0
+    assert result["recovery_s"] is not None or result["written_off"]

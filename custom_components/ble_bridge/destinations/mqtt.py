@@ -167,7 +167,8 @@ class MqttDestination(ConnectionListener):
             )
         self.outbox = Outbox(loop, self.delivery, self.report, self._on_stalled)
         self._policy = delivery.policies[RecordKind.ADVERTISEMENT]
-        self._qos = qos
+        self._drops = self._policy is Policy.DROP
+        self._qos = max(qos, 1) if self._policy is Policy.DURABLE else qos
         self._refusals: frozenset[Problem] = frozenset()
         self._on_refusals = on_refusals
         self._on_store = on_store
@@ -198,7 +199,7 @@ class MqttDestination(ConnectionListener):
         if route is None:
             route = sighting.routes[self] = self._route(sighting)
         route.tally.received += 1
-        if self.connection is None and self._policy is Policy.DROP:
+        if self._drops and self.connection is None:
             route.tally.away += 1
             return
         try:
@@ -208,12 +209,12 @@ class MqttDestination(ConnectionListener):
             route.tally.failed += 1
             self.report(Problem.INVALID_DATA)
             return
-        if self._policy is Policy.DROP:
+        if self._drops:
             self.outbox.put(route, payload)
         else:
-            self._put_aside(sighting, route, payload)
+            self._keep(sighting, route, payload)
 
-    def _put_aside(self, sighting: Sighting, route: Route, payload: bytes) -> None:
+    def _keep(self, sighting: Sighting, route: Route, payload: bytes) -> None:
         """Send an advertisement that is to wait while the broker is away."""
         message = Message(route.head, payload, self._qos, is_object=True)
         self.outbox.accept(

@@ -50,13 +50,6 @@ class _Queue(deque[Passing]):
 
     size = 0
 
-    def put(self, message: Passing) -> None:
-        """Take a message; the oldest makes room where there is none."""
-        self.append(message)
-        self.size += len(message[1])
-        if self.size > MAX_BYTES or len(self) > MAX_MESSAGES:
-            self.take()[0].tally.overflow += 1
-
     def take(self) -> Passing:
         """Return the oldest message."""
         message = self.popleft()
@@ -150,7 +143,11 @@ class Outbox:
         if self._connection is None:
             route.tally.away += 1
             return
-        self._passing.put((route, payload, self._loop.time()))
+        queue = self._passing
+        queue.append((route, payload, self._loop.time()))
+        queue.size += len(payload)
+        if queue.size > MAX_BYTES or len(queue) > MAX_MESSAGES:
+            queue.take()[0].tally.overflow += 1
         if self._flushing is None and self._under_way is None:
             self._schedule()
 
@@ -313,7 +310,7 @@ class Outbox:
             message = queue[0]
             route, payload, _ = message
             head = route.head
-            if qos := min(route.qos, connection.maximum_qos):
+            if route.qos and (qos := min(route.qos, connection.maximum_qos)):
                 if len(self._unacknowledged) >= self._window:
                     break
                 queue.take()
