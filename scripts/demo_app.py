@@ -283,6 +283,7 @@ class Demo:
             self._progress("naming devices, and making a dashboard")
             await move_in(home_assistant, entry_id)
             await furnish(home_assistant)
+            await connected(home_assistant, entry_id)
             self._progress("streaming")
             self._introduce(home_assistant, broker)
             await self._stream(home, subscriber, home_assistant)
@@ -396,6 +397,17 @@ async def add_bridge(
         raise SimulationError("BLE Bridge does not connect to the broker.") from None
     entry_id: str = entry["entry_id"]
     return entry_id
+
+
+async def connected(home_assistant: HomeAssistantProcess, entry_id: str) -> None:
+    """Wait until BLE Bridge is there again with the settings that were changed last."""
+    await home_assistant.wait_loaded("ble_bridge")
+    async with asyncio.timeout(20):
+        while True:
+            found = await home_assistant.diagnostics(entry_id)
+            if all(destination["connected"] for destination in found["destinations"]):
+                return
+            await asyncio.sleep(0.05)
 
 
 def created(result: dict[str, Any], name: str) -> dict[str, Any]:

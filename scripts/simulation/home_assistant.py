@@ -31,6 +31,7 @@ INTEGRATIONS: Final = ("bluetooth", "frontend", "history", "logbook", "system_he
 USERNAME: Final = "demo"
 PASSWORD: Final = "demo-demo"
 START_SECONDS: Final = 120.0
+POLL_SECONDS: Final = 0.05
 ONBOARDING_STEPS: Final = ("core_config", "analytics", "integration")
 CONFIGURATION: Final = """\
 homeassistant:
@@ -282,6 +283,15 @@ class HomeAssistantProcess:
             f"/api/config/config_entries/entry?domain={domain}"
         )
         return entries
+
+    async def wait_loaded(self, domain: str, timeout: float = 30.0) -> None:
+        """Wait until the entries of a domain are loaded, as after a change of settings."""
+        try:
+            async with asyncio.timeout(timeout):
+                while any(e["state"] != "loaded" for e in await self.entries(domain)):
+                    await asyncio.sleep(POLL_SECONDS)
+        except TimeoutError:
+            raise SimulationError(f"{domain} is not loaded again.") from None
 
     async def diagnostics(self, entry_id: str) -> Json:
         """Return the integration's own part of an entry's diagnostics."""
