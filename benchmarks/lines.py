@@ -8,6 +8,9 @@ from statistics import median
 import sys
 from typing import Any, Final, cast
 
+from rich.console import Console
+from rich.table import Table
+
 LIMIT: Final = 2**26  # Bytes of one line that a child prints
 
 
@@ -68,20 +71,38 @@ def line(
     measure: str,
     values: list[float],
     unit: str,
-    most: float | None = None,
+    limit: float | None = None,
     peer: str | None = None,
+    *,
+    at_least: bool = False,
 ) -> Line:
-    """Return the line of a figure, which is to be at most so much."""
+    """Return the line of a figure, which is to be at most, or at least, so much."""
     value = median(values)
+    met = None
+    if limit is not None:
+        met = value >= limit if at_least else value <= limit
     return Line(
         measure,
         value,
         unit,
         (min(values), max(values)),
-        None if most is None else f"≤ {most:g}",
-        None if most is None else value <= most,
+        None if limit is None else f"{'≥' if at_least else '≤'} {limit:,g}",
+        met,
         peer,
     )
+
+
+def rows(title: str, lines: list[Line]) -> None:
+    """Print a table with a row for each line."""
+    table = Table(title=title)
+    for name in ("", "median", "goal"):
+        table.add_column(name, justify="right" if name else "left")
+    for made in lines:
+        mark = "" if made.met is None else " ✓" if made.met else " [red]✗[/red]"
+        table.add_row(
+            f"{made.measure} ({made.unit})", cell(made), f"{made.goal or ''}{mark}"
+        )
+    Console().print(table)
 
 
 def cell(figure: Line) -> str:
