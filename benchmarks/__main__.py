@@ -256,6 +256,16 @@ def show(table_lines: list[Line]) -> None:
     rows("BLE Bridge, and as a multiple of its peers", list(rest))
 
 
+async def profile() -> str:
+    """Return in which functions the busy run of BLE Bridge spends its time."""
+    async with Mosquitto(config_lines=("set_tcp_nodelay true",)) as broker:
+        way = await Child.start("benchmarks.way", "ble_bridge", str(broker.port))
+        took = await way.ask({"count": COUNT, "turn": TURN, "profile": True})
+        await way.stop()
+    text: str = took["profile"]
+    return text
+
+
 async def measure_parts(
     names: list[str], rounds: int, seconds: float
 ) -> dict[str, list[Line]]:
@@ -300,9 +310,17 @@ def main() -> None:
     parser.add_argument(
         "--json", action="store_true", help="print a JSON list instead of the table"
     )
+    parser.add_argument(
+        "--profile",
+        action="store_true",
+        help="print where the time goes, busy with advertisements, and measure nothing",
+    )
     arguments = parser.parse_args()
     if unknown := set(arguments.part) - PARTS.keys():
         parser.error(f"There is no {', '.join(unknown)}.")
+    if arguments.profile:
+        print(asyncio.run(profile()))
+        return
     parts = asyncio.run(
         measure_parts(
             arguments.part or list(PARTS),
