@@ -21,7 +21,7 @@ from rich.table import Table
 
 from scripts.simulation.broker import Mosquitto
 
-from . import decoding, destinations, start_up, strangers
+from . import decoding, destinations, soak, start_up, strangers
 from .lines import Child, Line, cell, line, rows
 from .way import DEVICES as HEARD, SCANNERS, TURN
 
@@ -267,10 +267,15 @@ async def profile() -> str:
 
 
 async def measure_parts(
-    names: list[str], rounds: int, seconds: float
+    names: list[str], rounds: int, seconds: float, minutes: float
 ) -> dict[str, list[Line]]:
     """Return the lines of each part that is wanted."""
-    return {name: await PARTS[name][0](rounds, seconds) for name in names}
+    return {
+        name: await (
+            soak.run(minutes) if name == "soak" else PARTS[name][0](rounds, seconds)
+        )
+        for name in names
+    }
 
 
 PARTS: Final[
@@ -298,7 +303,7 @@ def main() -> None:
         "part",
         nargs="*",
         metavar="PART",
-        help=f"what to measure, of {', '.join(PARTS)} (default: all)",
+        help=f"what to measure, of {', '.join(PARTS)} (default: all of these), or soak",
     )
     parser.add_argument("--rounds", type=int, default=3, help="rounds (default: 3)")
     parser.add_argument(
@@ -306,6 +311,9 @@ def main() -> None:
         type=float,
         default=5,
         help="seconds of each run with evenly spread packets (default: 5)",
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=10, help="of the soak (default: 10)"
     )
     parser.add_argument(
         "--json", action="store_true", help="print a JSON list instead of the table"
@@ -316,7 +324,7 @@ def main() -> None:
         help="print where the time goes, busy with advertisements, and measure nothing",
     )
     arguments = parser.parse_args()
-    if unknown := set(arguments.part) - PARTS.keys():
+    if unknown := set(arguments.part) - PARTS.keys() - {"soak"}:
         parser.error(f"There is no {', '.join(unknown)}.")
     if arguments.profile:
         print(asyncio.run(profile()))
@@ -326,6 +334,7 @@ def main() -> None:
             arguments.part or list(PARTS),
             max(1, arguments.rounds),
             max(1.0, arguments.seconds),
+            arguments.minutes,
         )
     )
     result = [made for part in parts.values() for made in part]
@@ -333,7 +342,7 @@ def main() -> None:
         print(json.dumps([asdict(made) for made in result]))
     else:
         for name, part in parts.items():
-            PARTS[name][1](part)
+            (soak.show if name == "soak" else PARTS[name][1])(part)
     sys.exit(any(made.met is False for made in result))
 
 

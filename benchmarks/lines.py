@@ -5,13 +5,17 @@ from asyncio.subprocess import PIPE, Process
 from dataclasses import dataclass
 import json
 from statistics import median
+import subprocess
 import sys
 from typing import Any, Final, cast
 
 from rich.console import Console
 from rich.table import Table
 
+from scripts.simulation.processes import REPOSITORY
+
 LIMIT: Final = 2**26  # Bytes of one line that a child prints
+PAINTER: Final = REPOSITORY / ".tools/plots/bin/python"  # scripts/setup bench makes it
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +94,22 @@ def line(
         met,
         peer,
     )
+
+
+def draw(name: str, data: dict[str, Any]) -> None:
+    """Draw what was measured into docs/images, if matplotlib is there."""
+    if not PAINTER.exists():
+        print(f"{name}: not drawn, matplotlib could not be had", file=sys.stderr)
+        return
+    path = REPOSITORY / f"docs/images/{name}.png"
+    subprocess.run(
+        [PAINTER, "-m", "benchmarks.draw", name, path],
+        input=json.dumps(data),
+        text=True,
+        check=True,
+        cwd=REPOSITORY,
+    )
+    print(f"{name}: drawn, {path.relative_to(REPOSITORY)}", file=sys.stderr)
 
 
 def rows(title: str, lines: list[Line]) -> None:
