@@ -22,7 +22,7 @@ from rich.table import Table
 from scripts.simulation.broker import Mosquitto
 
 from . import decoding, destinations, soak, start_up, strangers
-from .lines import Child, Line, cell, line, rows
+from .lines import THEENGS, Child, Line, cell, line, rows
 from .way import DEVICES as HEARD, SCANNERS, TURN
 
 COUNTS = {"async_publish": 4_000, "paho": 20_000, "ble_bridge_qos1": 20_000}
@@ -31,6 +31,8 @@ RATE = 1_000
 SUSTAINED = 100_000  # A second
 DEVICES = 1_000
 PEERS = ("paho", "async_publish")
+DECODED = {"raw": "an advertisement", "decoded": "a BTHome packet"}
+FEW = 500
 LEAST = {"async_publish": 20, "paho": 4}
 BARE = {
     "bare": "a bare asyncio writer, packet by packet",
@@ -88,6 +90,10 @@ async def run(rounds: int, seconds: float) -> list[Line]:
                 )
                 figures[name, "cpu"].append(took["cpu"] / COUNT * 1e6 - base)
             await sustain(ways["ble_bridge"], counter, figures, seconds)
+        if THEENGS.exists():
+            await measure_theengs(figures, broker.port, rounds)
+        else:
+            print("Theengs Gateway is not here: not measured", file=sys.stderr)
     return list(lines(figures))
 
 
@@ -104,6 +110,19 @@ async def sustain(
     figures["sustained", "rate"].append(took["sent"] / took["wall"])
     figures["sustained", "late"].append(took["late_ms"])
     figures["sustained", "lost"].append(count - arrived["messages"])
+
+
+async def measure_theengs(
+    figures: defaultdict[tuple[str, str], list[float]], port: int, rounds: int
+) -> None:
+    """Measure Theengs Gateway, alone: it has no stack beneath it."""
+    gateway = await Child.start("benchmarks.theengs", str(port), python=THEENGS)
+    for _ in range(rounds):
+        for name in DECODED:
+            order = {"count": FEW, "decoded": name == "decoded"}
+            took = await gateway.ask(order)
+            figures["theengs", name].append(took["cpu"] / FEW * 1e6)
+    await gateway.stop()
 
 
 async def measure_memory(
@@ -222,6 +241,14 @@ def lines(figures: dict[tuple[str, str], list[float]]) -> Iterator[Line]:
             2,
             bare,
         )
+    for key, name in DECODED.items():
+        if values := figures["theengs", key]:
+            yield line(
+                f"Theengs Gateway's detection_callback: CPU of {name}",
+                values,
+                "µs",
+                peer="theengs",
+            )
     for peer, least in LEAST.items():
         yield line(
             f"CPU of {NAMES[peer]} as a multiple of BLE Bridge's, busy",

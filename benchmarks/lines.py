@@ -4,6 +4,7 @@ import asyncio
 from asyncio.subprocess import PIPE, Process
 from dataclasses import dataclass
 import json
+from pathlib import Path
 from statistics import median
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from rich.table import Table
 from scripts.simulation.processes import REPOSITORY
 
 LIMIT: Final = 2**26  # Bytes of one line that a child prints
+THEENGS: Final = REPOSITORY / ".tools/theengs/bin/python"
 PAINTER: Final = REPOSITORY / ".tools/plots/bin/python"  # scripts/setup bench makes it
 
 
@@ -41,11 +43,11 @@ class Child:
         self._output = cast(asyncio.StreamReader, process.stdout)
 
     @classmethod
-    async def start(cls, *arguments: str) -> Child:
+    async def start(cls, *arguments: str, python: Path = Path(sys.executable)) -> Child:
         """Start a module of ours, and wait until it is ready."""
         child = cls(
             await asyncio.create_subprocess_exec(
-                sys.executable, "-m", *arguments, stdin=PIPE, stdout=PIPE, limit=LIMIT
+                python, "-m", *arguments, stdin=PIPE, stdout=PIPE, limit=LIMIT
             )
         )
         if await child.read() != b"ready\n":
