@@ -55,33 +55,42 @@ async def follow(carry_out: Callable[[dict[str, Any]], Awaitable[object]]) -> No
 
 
 def bridge_entry(
-    port: int, devices: Iterable[dict[str, Any]] = (), qos: int = 0
+    *ports: int, devices: Iterable[dict[str, Any]] = (), qos: int = 0
 ) -> MockConfigEntry:
-    """Return an entry of BLE Bridge: one destination with `raw` and `fields`."""
-    destination = {
-        "broker": "custom",
-        "host": "127.0.0.1",
-        "port": port,
-        "username": None,
-        "password": None,
-        "topic_base": "ble",
-        "tls": False,
-        "qos": qos,
-        "protocol": "auto",
-        "client_id": f"ble-bridge-bench-{os.getpid()}",
-        "keepalive": 60,
-        "clean_session": True,
-    }
+    """Return an entry of BLE Bridge: a destination with `raw` and `fields` per port.
+
+    The first has the topic base `ble`, then come `ble2`, `ble3` and so on.
+    """
+    destinations: list[dict[str, Any]] = [
+        {
+            "broker": "custom",
+            "host": "127.0.0.1",
+            "port": port,
+            "username": None,
+            "password": None,
+            "topic_base": f"ble{number}" if number > 1 else "ble",
+            "tls": False,
+            "qos": qos,
+            "protocol": "auto",
+            "client_id": f"ble-bridge-bench-{os.getpid()}-{number}",
+            "keepalive": 60,
+            "clean_session": True,
+        }
+        for number, port in enumerate(ports, 1)
+    ]
     return MockConfigEntry(
         domain="ble_bridge",
         title="BLE Bridge",
         data={"bridge_id": "bench"},
         subentries_data=[
-            ConfigSubentryData(
-                data=destination,
-                subentry_type="destination",
-                title="bench",
-                unique_id=None,
+            *(
+                ConfigSubentryData(
+                    data=destination,
+                    subentry_type="destination",
+                    title=destination["topic_base"],
+                    unique_id=None,
+                )
+                for destination in destinations
             ),
             *(
                 ConfigSubentryData(

@@ -1,8 +1,8 @@
 """An MQTT subscriber that does nothing but count, so that it is never what is measured.
 
-    python -m benchmarks.counter PORT
+    python -m benchmarks.counter PORT [BASE]
 
-It subscribes to `ble/raw/#` with MQTT 3.1.1, prints `ready`, and prints a JSON object for
+It subscribes to `BASE/raw/#` (`ble`, unless another is given) with MQTT 3.1.1, prints `ready`, and prints a JSON object for
 each line that it reads: the messages since the line before, and their latencies in ms
 where the packet carries its time (company ID 0xFFFE, `CLOCK_MONOTONIC` in ns).
 """
@@ -20,8 +20,9 @@ STAMP = re.compile(rb'"raw":"020106[0-9a-f]{2}fffeff([0-9a-f]{16})"')
 class Counter(asyncio.Protocol):
     """The connection to the broker."""
 
-    def __init__(self) -> None:
-        """Initialize the counts."""
+    def __init__(self, base: str) -> None:
+        """Initialize the counts; `base` is the topic base."""
+        self._filter = f"{base}/raw/#".encode()
         self.messages = 0
         self.latencies: list[float] = []
         self.ready = asyncio.Event()
@@ -33,8 +34,11 @@ class Counter(asyncio.Protocol):
         """Send CONNECT and SUBSCRIBE."""
         self._transport = cast(asyncio.WriteTransport, transport)
         transport = self._transport
-        transport.write(bytes.fromhex("100f00044d5154540402003c0003") + b"cnt")
-        transport.write(b"\x82\x0e\x00\x01\x00\x09ble/raw/#\x00")
+        transport.write(bytes.fromhex("100c00044d5154540402003c0000"))
+        length = len(self._filter)
+        transport.write(
+            bytes((0x82, length + 5, 0, 1, 0, length)) + self._filter + b"\0"
+        )
 
     @override
     def data_received(self, data: bytes) -> None:
@@ -73,10 +77,10 @@ class Counter(asyncio.Protocol):
             self._transport.write(b"\xc0\x00")
 
 
-async def main(port: int) -> None:
+async def main(port: int, base: str = "ble") -> None:
     """Count until the input ends."""
     loop = asyncio.get_running_loop()
-    _, counter = await loop.create_connection(Counter, "127.0.0.1", port)
+    _, counter = await loop.create_connection(lambda: Counter(base), "127.0.0.1", port)
     await counter.ready.wait()
     print("ready", flush=True)
     lines = asyncio.StreamReader()
@@ -91,4 +95,4 @@ async def main(port: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1])))
+    asyncio.run(main(int(sys.argv[1]), *sys.argv[2:]))

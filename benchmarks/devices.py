@@ -1,9 +1,9 @@
 """Devices of the user's, in a Home Assistant core of its own: what their packets cost.
 
-    python -m benchmarks.devices WAY PORT
+    python -m benchmarks.devices WAY PORT [DESTINATIONS]
 
 WAY is `stack` (Home Assistant's Bluetooth stack alone) or `ble_bridge`, with one destination
-and one device of each source. It then reads one JSON object a line:
+(or more, on the same broker) and one device of each source. It then reads one JSON object a line:
 `{"source", "count", "changed", "states"}` has a scanner hear so many packets of one of
 them, 16 in each turn of the loop, and prints the CPU time that it took and how many readings were made; `changed`
 tells whether each packet says something else, and `states` that each of them writes what
@@ -46,11 +46,11 @@ class Devices:
         self._scanner.async_setup()
         bluetooth.async_register_scanner(hass, self._scanner)
 
-    async def start(self, port: int) -> None:
-        """Set up BLE Bridge, and wait until each device has made readings."""
+    async def start(self, port: int, destinations: int) -> None:
+        """Set up BLE Bridge, and wait until it is connected."""
         entry = bridge_entry(
-            port,
-            (
+            *[port] * destinations,
+            devices=(
                 {
                     "address": sample.address,
                     "alias": sample.source,
@@ -62,9 +62,9 @@ class Devices:
         entry.add_to_hass(self._hass)
         await self._hass.config_entries.async_setup(entry.entry_id)
         self.bridge = entry.runtime_data
-        (destination,) = self.bridge.destinations.values()
-        while destination.connection is None:
-            await asyncio.sleep(0.01)
+        for destination in self.bridge.destinations.values():
+            while destination.connection is None:
+                await asyncio.sleep(0.01)
 
     async def warm_up(self) -> None:
         """Hear each device until what it needs is loaded and its entities are there."""
@@ -134,13 +134,13 @@ def ask_library(sample: Sample, count: int) -> dict[str, float]:
     return {"cpu": cpu}
 
 
-async def main(way: str, port: int) -> None:
+async def main(way: str, port: int, destinations: int = 1) -> None:
     """Set up, then carry out orders until the input ends."""
     found = samples()
     async with home_assistant() as hass:
         devices = Devices(hass, found)
         if way != "stack":
-            await devices.start(port)
+            await devices.start(port, destinations)
         await devices.warm_up()
 
         async def carry_out(order: dict[str, Any]) -> dict[str, Any]:
@@ -160,4 +160,4 @@ async def main(way: str, port: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], int(sys.argv[2])))
+    asyncio.run(main(sys.argv[1], *map(int, sys.argv[2:])))

@@ -66,7 +66,7 @@ class House:
         if devices >= 0:
             self._entry = bridge_entry(
                 port,
-                (
+                devices=(
                     {"address": address, "alias": f"Device {number}"}
                     for number, address in enumerate(self._ours)
                 ),

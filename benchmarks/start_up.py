@@ -5,13 +5,10 @@ from contextlib import AsyncExitStack
 import sys
 from typing import Final
 
-from rich.console import Console
-from rich.table import Table
-
 from scripts.simulation.broker import Mosquitto
 
 from .house import ON_AIR, SCANNERS
-from .lines import Child, Line, cell, line
+from .lines import Child, Line, line, rows
 
 DEVICES: Final = 300
 RATE: Final = 1_000
@@ -121,12 +118,4 @@ def _lines(figures: dict[str, list[float]]) -> list[Line]:
 
 def show(lines: list[Line]) -> None:
     """Print a table with a row for each line."""
-    table = Table(title=f"A house: {DEVICES} devices, {ON_AIR} addresses on air")
-    for name in ("", "median", "goal"):
-        table.add_column(name, justify="right" if name else "left")
-    for made in lines:
-        mark = "" if made.met is None else " ✓" if made.met else " [red]✗[/red]"
-        table.add_row(
-            f"{made.measure} ({made.unit})", cell(made), f"{made.goal or ''}{mark}"
-        )
-    Console().print(table)
+    rows(f"A house: {DEVICES} devices, {ON_AIR} addresses on air", lines)

@@ -3,14 +3,20 @@
     python -m benchmarks.way WAY PORT
 
 It sets up Home Assistant's Bluetooth stack with four scanners, then reads one JSON object
-a line, `{"count", "turn"}` or `{"count", "rate"}`, sends that many advertisements through
-the stack (`turn` of them in each turn of the loop as fast as it goes, or `rate` a second,
-evenly spread), and prints what it took; `{"devices"}` has every scanner hear so many
-devices once, and prints the memory since the way was set up.
+a line and sends that many advertisements through the stack: with `{"count", "turn"}`, that
+many in each turn of the loop as fast as it goes; with `{"count", "rate"}`, so many a
+second, evenly spread; with all three, so many a second, that many at a time. It prints
+what it took; with `"profile"` beside it, also where the time went. `{"devices"}` has every
+scanner hear so many devices once, `{"strangers"}` has one scanner hear so many new random
+addresses, and both print the memory since the way was set up.
 """
 
 import asyncio
 from collections.abc import Callable
+from cProfile import Profile
+from functools import partial
+import io
+from pstats import SortKey, Stats
 import sys
 import time
 from typing import Any, Protocol, override
@@ -32,6 +38,8 @@ from .core import addresses, bridge_entry, follow, home_assistant, resident_mb
 
 SCANNERS = 4
 DEVICES = 200
+TURN = 16  # What an ESPHome proxy sends at once
+FUNCTIONS = 25
 PAYLOAD = bytes.fromhex("0201060bfffeff40000101640203aa")
 
 
@@ -62,36 +70,32 @@ class Stack:
 class BleBridge:
     """The integration."""
 
-    qos = 0
-
-    def __init__(self, hass: HomeAssistant, port: int) -> None:
+    def __init__(
+        self, hass: HomeAssistant, port: int, qos: int = 0, destinations: int = 1
+    ) -> None:
         """Initialize."""
         self._hass = hass
-        self._port = port
+        self._entry = bridge_entry(*[port] * destinations, qos=qos)
         self._sent = 0
 
     async def start(self) -> None:
-        """Set up the entry, and wait for the connection."""
-        entry = bridge_entry(self._port, qos=self.qos)
-        entry.add_to_hass(self._hass)
-        await self._hass.config_entries.async_setup(entry.entry_id)
-        bridge: Bridge = entry.runtime_data
-        (self._destination,) = bridge.destinations.values()
-        while self._destination.connection is None:
-            await asyncio.sleep(0.01)
+        """Set up the entry, and wait for the connections."""
+        self._entry.add_to_hass(self._hass)
+        await self._hass.config_entries.async_setup(self._entry.entry_id)
+        bridge: Bridge = self._entry.runtime_data
+        self._destinations = list(bridge.destinations.values())
+        for destination in self._destinations:
+            while destination.connection is None:
+                await asyncio.sleep(0.01)
 
     async def finish(self) -> int:
         """Wait until nothing waits."""
-        while self._destination.outbox.waiting:
-            await asyncio.sleep(0.001)
-        sent, self._sent = self._sent, self._destination.delivered
+        for destination in self._destinations:
+            while destination.outbox.waiting:
+                await asyncio.sleep(0.001)
+        sent = self._sent
+        self._sent = sum(destination.delivered for destination in self._destinations)
         return self._sent - sent
-
-
-class BleBridgeQos1(BleBridge):
-    """The integration, acknowledged."""
-
-    qos = 1
 
 
 class PerPacket:
@@ -199,7 +203,11 @@ class AsyncPublish(PerPacket):
 WAYS: dict[str, Callable[[HomeAssistant, int], Way]] = {
     "stack": Stack,
     "ble_bridge": BleBridge,
-    "ble_bridge_qos1": BleBridgeQos1,
+    "ble_bridge_qos1": partial(BleBridge, qos=1),
+    **{
+        f"ble_bridge_{count}": partial(BleBridge, destinations=count)
+        for count in (2, 4, 8)
+    },
     "paho": Paho,
     "async_publish": AsyncPublish,
 }
@@ -221,6 +229,7 @@ class Home:
             bluetooth.async_register_scanner(hass, scanner)
         self._addresses = addresses(DEVICES)
         self._sent = 0
+        self._strangers = 0
 
     def hear(self, payload: bytes) -> None:
         """Have the next scanner hear the next device."""
@@ -237,7 +246,22 @@ class Home:
     async def fill(self, count: int) -> None:
         """Hear so many devices at every scanner."""
         self._addresses = addresses(count)
-        await self.busy(count * SCANNERS, 16)
+        await self.busy(count * SCANNERS, TURN)
+
+    async def strangers(self, count: int) -> None:
+        """Hear so many random addresses once, none of them for the second time."""
+        for _ in range(count):
+            self._strangers += 1
+            number = f"{self._strangers:06X}"
+            self._scanners[0]._async_on_raw_advertisement(
+                f"5A:00:00:{number[:2]}:{number[2:4]}:{number[4:]}",
+                -60,
+                PAYLOAD,
+                {},
+                time.monotonic(),
+            )
+            if self._strangers % TURN == 0:
+                await asyncio.sleep(0)
 
     async def busy(self, count: int, turn: int) -> None:
         """Hear as fast as it goes, so many in each turn of the loop."""
@@ -245,6 +269,14 @@ class Home:
             self.hear(PAYLOAD)
             if number % turn == turn - 1:
                 await asyncio.sleep(0)
+
+    async def paced(self, count: int, turn: int, rate: float) -> None:
+        """Hear so many a second, and that many at a time."""
+        began = time.monotonic()
+        for number in range(0, count, turn):
+            if (wait := began + number / rate - time.monotonic()) > 0:
+                await asyncio.sleep(wait)
+            await self.busy(min(turn, count - number), turn)
 
     async def even(self, count: int, rate: float) -> None:
         """Hear packets evenly spread in time, each with its time in it."""
@@ -270,10 +302,12 @@ async def measure(home: Home, way: Way, order: dict[str, Any]) -> dict[str, floa
 
     watcher = loop.create_task(watch())
     cpu, wall = time.process_time(), time.perf_counter()
-    if "turn" in order:
-        await home.busy(order["count"], order["turn"])
-    else:
+    if "turn" not in order:
         await home.even(order["count"], order["rate"])
+    elif "rate" in order:
+        await home.paced(order["count"], order["turn"], order["rate"])
+    else:
+        await home.busy(order["count"], order["turn"])
     sent = await way.finish()
     result = {
         "sent": sent,
@@ -284,6 +318,17 @@ async def measure(home: Home, way: Way, order: dict[str, Any]) -> dict[str, floa
     return {**result, "late_ms": late * 1000}
 
 
+async def profiled(home: Home, way: Way, order: dict[str, Any]) -> dict[str, Any]:
+    """Carry out one order, and tell which functions took the time."""
+    with Profile() as profile:
+        result = await measure(home, way, order)
+    text = io.StringIO()
+    Stats(profile, stream=text).strip_dirs().sort_stats(SortKey.TIME).print_stats(
+        FUNCTIONS
+    )
+    return {**result, "profile": text.getvalue()}
+
+
 async def main(way_name: str, port: int) -> None:
     """Set up, then carry out orders until the input ends."""
     async with home_assistant() as hass:
@@ -291,13 +336,18 @@ async def main(way_name: str, port: int) -> None:
         way = WAYS[way_name](hass, port)
         await way.start()
         home = Home(hass)
-        await home.busy(SCANNERS * DEVICES, 16)  # All devices are known
+        await home.busy(SCANNERS * DEVICES, TURN)  # All devices are known
         await way.finish()
 
-        async def carry_out(order: dict[str, Any]) -> dict[str, float]:
-            if "devices" in order:
-                await home.fill(order["devices"])
+        async def carry_out(order: dict[str, Any]) -> dict[str, Any]:
+            if "devices" in order or "strangers" in order:
+                if "devices" in order:
+                    await home.fill(order["devices"])
+                else:
+                    await home.strangers(order["strangers"])
                 return {"sent": await way.finish(), "memory": resident_mb() - memory}
+            if order.pop("profile", False):
+                return await profiled(home, way, order)
             return await measure(home, way, order)
 
         await follow(carry_out)
