@@ -86,6 +86,7 @@ async def say(home: Home, *temperatures: float) -> None:
     for temperature in temperatures:
         home.hear(bthome(temperature=temperature))
         await home.hass.async_block_till_done()
+    await home.until("temperature", f"{temperatures[-1]:.1f}")
 
 
 def temperatures(subscriber: Subscriber) -> list[float]:

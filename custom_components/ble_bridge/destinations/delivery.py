@@ -452,7 +452,7 @@ class Delivery(JournalListener):
             parcel.tally.refused -= 1
             parcel.outcome = None
             parcel.refusal = None
-            parcel.tries = 0
+            parcel.tries = self.settings.max_tries - 1  # The user wants to know
             if parcel.policy is Policy.DURABLE and self.journal is not None:
                 self._stored_records += 1
                 self._stored_size += parcel.size
