@@ -86,7 +86,8 @@ def rate(data: dict[str, Any], figure: Figure) -> None:
     axes.axhline(100, color=INK, linewidth=1, zorder=2)
     axes.text(85, 108, "one core", color=INK, fontsize=9, va="bottom")
     axes.set_xlim(80, 70_000)
-    axes.set_ylim(0.1, 200)
+    axes.set_ylim(0.3, 200)
+    axes.set_xticks([100, 1_000, 10_000, 50_000])
     axes.xaxis.set_major_formatter(number)
     axes.yaxis.set_major_formatter(number)
     axes.minorticks_off()
@@ -101,12 +102,14 @@ def rate(data: dict[str, Any], figure: Figure) -> None:
             fontweight="bold",
             va="center",
             annotation_clip=False,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
+            zorder=5,
         )
     head(
         figure,
         "CPU of publishing every advertisement",
         "% of a core beyond what Home Assistant's Bluetooth stack needs; "
-        "a line ends where its way could not keep up",
+        "a line ends where it could not keep up",
     )
 
 
