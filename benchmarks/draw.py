@@ -92,18 +92,25 @@ def rate(data: dict[str, Any], figure: Figure) -> None:
     axes.yaxis.set_major_formatter(number)
     axes.minorticks_off()
     axes.set_xlabel("advertisements a second")
-    for x, y, name, colour in ends:
+    place = 0.0
+    for x, y, name, colour in sorted(ends, key=lambda end: end[1]):
+        place = max(y, place * 1.35)  # So that no name stands on another
         axes.annotate(
             name,
             (x, y),
-            xytext=(9, 0),
-            textcoords="offset points",
+            xytext=(75_000, place),
             color=colour,
             fontweight="bold",
             va="center",
             annotation_clip=False,
-            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
-            zorder=5,
+            arrowprops={
+                "arrowstyle": "-",
+                "color": colour,
+                "linewidth": 0.8,
+                "linestyle": (0, (1, 3)),
+                "shrinkA": 2,
+                "shrinkB": 6,
+            },
         )
     head(
         figure,
