@@ -86,7 +86,7 @@ def rate(data: dict[str, Any], figure: Figure) -> None:
     axes.axhline(100, color=INK, linewidth=1, zorder=2)
     axes.text(85, 108, "one core", color=INK, fontsize=9, va="bottom")
     axes.set_xlim(80, 70_000)
-    axes.set_ylim(0.3, 200)
+    axes.set_ylim(0.1, 200)
     axes.set_xticks([100, 1_000, 10_000, 50_000])
     axes.xaxis.set_major_formatter(number)
     axes.yaxis.set_major_formatter(number)
