@@ -21,7 +21,7 @@ from rich.table import Table
 
 from scripts.simulation.broker import Mosquitto
 
-from . import decoding, destinations, soak, start_up, strangers
+from . import decoding, destinations, plots, soak, start_up, strangers
 from .lines import THEENGS, Child, Line, cell, line, rows
 from .way import DEVICES as HEARD, SCANNERS, TURN
 
@@ -330,7 +330,8 @@ def main() -> None:
         "part",
         nargs="*",
         metavar="PART",
-        help=f"what to measure, of {', '.join(PARTS)} (default: all of these), or soak",
+        help=f"what to measure, of {', '.join(PARTS)} (default: all of these), "
+        "plots, or soak",
     )
     parser.add_argument("--rounds", type=int, default=3, help="rounds (default: 3)")
     parser.add_argument(
@@ -351,11 +352,16 @@ def main() -> None:
         help="print where the time goes, busy with advertisements, and measure nothing",
     )
     arguments = parser.parse_args()
-    if unknown := set(arguments.part) - PARTS.keys() - {"soak"}:
+    if unknown := set(arguments.part) - PARTS.keys() - {"plots", "soak"}:
         parser.error(f"There is no {', '.join(unknown)}.")
     if arguments.profile:
         print(asyncio.run(profile()))
         return
+    if "plots" in arguments.part:
+        arguments.part.remove("plots")
+        asyncio.run(plots.run(max(1, arguments.rounds), max(1.0, arguments.seconds)))
+        if not arguments.part:
+            return
     parts = asyncio.run(
         measure_parts(
             arguments.part or list(PARTS),

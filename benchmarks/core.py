@@ -28,12 +28,14 @@ from pytest_homeassistant_custom_component.common import (
 async def home_assistant() -> AsyncIterator[HomeAssistant]:
     """Return a Home Assistant core with its Bluetooth stack and a folder of its own.
 
-    Its own integrations would begin a discovery for each device that they know.
+    Its own integrations would begin a discovery for each device that they know; and its
+    web server would want a port that another Home Assistant may have.
     """
     logging.disable(logging.CRITICAL)
     with (
         tempfile.TemporaryDirectory() as directory,
         patch("homeassistant.helpers.discovery_flow.async_create_flow"),
+        patch("homeassistant.components.http.server.HomeAssistantHTTP.async_bind"),
     ):
         Path(directory, "configuration.yaml").touch()
         async with async_test_home_assistant(config_dir=directory) as hass:

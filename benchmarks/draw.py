@@ -87,26 +87,36 @@ def rate(data: dict[str, Any], figure: Figure) -> None:
     axes.text(85, 108, "one core", color=INK, fontsize=9, va="bottom")
     axes.set_xlim(80, 70_000)
     axes.set_ylim(0.1, 200)
+    axes.set_xticks([100, 1_000, 10_000, 50_000])
     axes.xaxis.set_major_formatter(number)
     axes.yaxis.set_major_formatter(number)
     axes.minorticks_off()
     axes.set_xlabel("advertisements a second")
-    for x, y, name, colour in ends:
+    place = 0.0
+    for x, y, name, colour in sorted(ends, key=lambda end: end[1]):
+        place = max(y, place * 1.35)  # So that no name stands on another
         axes.annotate(
             name,
             (x, y),
-            xytext=(9, 0),
-            textcoords="offset points",
+            xytext=(75_000, place),
             color=colour,
             fontweight="bold",
             va="center",
             annotation_clip=False,
+            arrowprops={
+                "arrowstyle": "-",
+                "color": colour,
+                "linewidth": 0.8,
+                "linestyle": (0, (1, 3)),
+                "shrinkA": 2,
+                "shrinkB": 6,
+            },
         )
     head(
         figure,
         "CPU of publishing every advertisement",
         "% of a core beyond what Home Assistant's Bluetooth stack needs; "
-        "a line ends where its way could not keep up",
+        "a line ends where it could not keep up",
     )
 
 
