@@ -800,3 +800,28 @@ def test_mark_resent() -> None:
     marked = mark_resent(b'{"value":1}')
     assert marked == b'{"value":1,"is_resend":true}'
     assert mark_resent(marked) == marked
+
+
+def test_silence_is_no_stall(outbox_of: Callable[..., Outbox]) -> None:
+    """What is sent after a while without anything to say has the whole timeout."""
+    outbox = outbox_of([])
+    loop = outbox._loop
+    assert isinstance(loop, InlineLoop)
+    stalled: list[float] = []
+    outbox._on_stalled = lambda: stalled.append(loop.now)
+    connection = FakeConnection(2, True, None)
+    outbox.open(cast(MqttConnection, connection))
+    for seconds, silence in ((0.1, 2.0), (1.5, 0.0)):
+        said(outbox, 0)
+        loop.now += 0.1
+        turn(loop)
+        (mid,) = connection.unacknowledged
+        for _ in range(round(seconds / 0.1)):
+            loop.now += 0.1
+            turn(loop)
+        assert not stalled
+        del connection.unacknowledged[mid]
+        outbox.on_written(mid)
+        loop.now += silence
+    outbox.close()
+    outbox.give_up()

@@ -262,6 +262,8 @@ class Outbox:
         self._flushed = self._loop.time()
         if (connection := self._connection) is None or self._under_way is not None:
             return
+        if not self._unacknowledged:  # Nobody has been kept waiting so far
+            self._answered = self._flushed
         if connection.can_batch:
             self._flush_batch(connection)
         else:
@@ -503,7 +505,6 @@ class Outbox:
     def _watch_acknowledgements(self) -> None:
         """See to it that what is unacknowledged does not stay so for ever."""
         if self._unacknowledged and self._watch is None:
-            self._answered = self._loop.time()
             self._watch = self._loop.call_later(self._timeout, self._on_watch)
 
     @property
