@@ -16,6 +16,7 @@ from typing import Any, Final
 from homeassistant.core import HomeAssistant
 
 from custom_components.ble_bridge.bridge import Bridge
+from custom_components.ble_bridge.records import RecordKind
 
 from .core import LoopMeter, bridge_entry, follow, home_assistant, resident_mb
 from .way import DEVICES, TURN, Home
@@ -46,12 +47,12 @@ def state(bridge: Bridge) -> dict[str, dict[str, int]]:
     scanners = list(bridge.scanners.by_source.values())
     found = {}
     for destination in bridge.destinations.values():
-        totals = destination.totals(scanners)
+        tally = destination.tally(RecordKind.ADVERTISEMENT)
         found[destination.topic_base] = {
-            "received": totals.received,
-            "sent": totals.sent,
-            "dropped": totals.dropped + totals.failed + totals.refused,
-            "waiting": totals.waiting,
+            "received": tally.received + destination.count_filtered(scanners),
+            "sent": tally.sent,
+            "dropped": tally.dropped,
+            "waiting": tally.waiting,
         }
     return found
 

@@ -60,6 +60,14 @@ def auto_enable_custom_integrations(
     """Let Home Assistant find the integration, and everyone the loopback."""
 
 
+@pytest.fixture(name="tried_soon")
+def tried_soon_fixture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a broker that is away, or refuses us, tried again soon."""
+    module = "custom_components.ble_bridge.destinations.mqtt"
+    monkeypatch.setattr(f"{module}.FIRST_DELAY", 0.05)
+    monkeypatch.setattr(f"{module}.LONGEST_DELAY", 0.1)
+
+
 @pytest.fixture(autouse=True)
 def stores_fixture(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Have records on disk in a directory of the test's own; return it."""

@@ -1,6 +1,6 @@
 """Certificates that fail, refusals and stores that the user can mend, in place."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from http import HTTPStatus
 from pathlib import Path
@@ -29,18 +29,8 @@ from scripts.simulation.processes import LOOPBACK
 from .conftest import destination_data, is_connected, wait_until
 from .forms import Authority, make_authority
 
+pytestmark = pytest.mark.usefixtures("tried_soon")
 REFUSALS = [Problem.NOT_AUTHORIZED, Problem.QUOTA_EXCEEDED, Problem.TOO_LARGE]
-
-
-@pytest.fixture(autouse=True)
-def quick() -> Iterator[None]:
-    """Try again soon."""
-    with patch.multiple(
-        "custom_components.ble_bridge.destinations.mqtt",
-        FIRST_DELAY=0.05,
-        LONGEST_DELAY=0.1,
-    ):
-        yield
 
 
 @pytest.fixture(name="authority", scope="module")

@@ -1,8 +1,7 @@
 """What is asked when a broker no longer accepts the credentials."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
-from unittest.mock import patch
 
 from homeassistant.config_entries import SOURCE_REAUTH, ConfigEntry
 from homeassistant.core import HomeAssistant
@@ -16,18 +15,8 @@ from scripts.simulation.broker import Mosquitto
 
 from .conftest import destination_data, is_connected, wait_until
 
+pytestmark = pytest.mark.usefixtures("tried_soon")
 RIGHT = {"username": "ble", "password": "new"}
-
-
-@pytest.fixture(autouse=True)
-def quick() -> Iterator[None]:
-    """Try again soon."""
-    with patch.multiple(
-        "custom_components.ble_bridge.destinations.mqtt",
-        FIRST_DELAY=0.05,
-        LONGEST_DELAY=0.1,
-    ):
-        yield
 
 
 def questions(hass: HomeAssistant) -> list[Any]:

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any
-from unittest.mock import patch
 
 from homeassistant.core import HomeAssistant
 from homeassistant.helpers import issue_registry as ir
@@ -22,17 +21,13 @@ from scripts.simulation.subscriber import Subscriber
 
 from .conftest import destination_data, is_connected, wait_until
 
+MQTT = "custom_components.ble_bridge.destinations.mqtt"
+
 
 @pytest.fixture(autouse=True)
-def quick() -> Iterator[None]:
+def quick(tried_soon: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Try again soon, and trust a connection soon."""
-    with patch.multiple(
-        "custom_components.ble_bridge.destinations.mqtt",
-        FIRST_DELAY=0.05,
-        LONGEST_DELAY=0.1,
-        UNDISPUTED=1.5,
-    ):
-        yield
+    monkeypatch.setattr(f"{MQTT}.UNDISPUTED", 1.5)
 
 
 @contextmanager

@@ -155,8 +155,10 @@ class Bridge:
     # --- start and stop -----------------------------------------------------------------
 
     async def async_open(self) -> None:
-        """Take over what earlier runs left on disk for each destination."""
-        await self._async_remove_stores()
+        """Take over what earlier runs left on disk, but for destinations that are gone."""
+        await self.hass.async_add_executor_job(
+            remove_stores, self.hass, frozenset(self.entry.subentries)
+        )
         await asyncio.gather(
             *(destination.async_open() for destination in self.destinations.values())
         )
@@ -214,14 +216,7 @@ class Bridge:
                 for publisher in self.publishers.values()
             )
         )
-        await self._async_remove_stores()
         await self.store.async_save()
-
-    async def _async_remove_stores(self) -> None:
-        """Remove what destinations that were removed left on disk."""
-        await self.hass.async_add_executor_job(
-            remove_stores, self.hass, frozenset(self.entry.subentries)
-        )
 
     @callback
     def _on_entry_changed(
@@ -337,6 +332,7 @@ class Bridge:
         self._counted = now, received
         for publisher in self.publishers.values():
             publisher.destination.measure()
+            publisher.destination.delivery.expire()
             publisher.settle()
         self._publish_scanners(self.scanners.refresh())
         for scanner in self.scanners.measure(now, time.time()):

@@ -30,6 +30,7 @@ from .const import (
     CONF_WEBSOCKET_HEADERS,
     CONF_WEBSOCKET_PATH,
 )
+from .destinations.mqtt import MqttDestination
 from .destinations.outbox import MAX_BYTES, MAX_MESSAGES
 from .device import Device
 from .records import RecordKind, Scanner, Tally
@@ -113,7 +114,7 @@ async def async_get_config_entry_diagnostics(
                     "limit_messages": MAX_MESSAGES,
                     "limit_bytes": MAX_BYTES,
                 },
-                "counters": asdict(destination.totals(scanners)),
+                "counters": _counters(destination, scanners),
                 "records": {
                     kind.value: _tally(destination.tally(kind)) for kind in RecordKind
                 },
@@ -143,6 +144,21 @@ async def async_get_config_entry_diagnostics(
             for subentry_id, destination in bridge.destinations.items()
         ],
         "devices": [_device(entry, device) for device in bridge.devices.by_id.values()],
+    }
+
+
+def _counters(destination: MqttDestination, scanners: list[Scanner]) -> dict[str, int]:
+    """Return what became of the advertisements of all scanners.
+
+    `received = filtered + acknowledged + sent + dropped + waiting`.
+    """
+    tally = destination.tally(RecordKind.ADVERTISEMENT)
+    filtered = destination.count_filtered(scanners)
+    return {
+        **_tally(tally),
+        "received": tally.received + filtered,
+        "filtered": filtered,
+        "dropped": tally.dropped,
     }
 
 

@@ -41,6 +41,8 @@ _FIELDS: Final[Mapping[Problem, Mapping[vol.Marker, Any]]] = {
 class _SubentryFlow(RepairsFlow):
     """Mend something of a destination or a device, which may be removed meanwhile."""
 
+    removed = "destination_removed"
+
     def __init__(self, entry_id: str, subentry_id: str) -> None:
         """Initialize with the subentry."""
         self._entry_id = entry_id
@@ -53,29 +55,38 @@ class _SubentryFlow(RepairsFlow):
         return await self.async_step_confirm()
 
     async def async_step_confirm(
-        self, user_input: dict[str, str] | None = None
+        self, user_input: dict[str, Any] | None = None
     ) -> RepairsFlowResult:
-        """Ask, and mend."""
-        raise NotImplementedError
-
-    def _find(self) -> tuple[ConfigEntry[Any], ConfigSubentry] | None:
-        """Return the entry and the subentry, if both are there."""
+        """Ask, and mend, if the entry and the subentry are still there."""
         entry = self.hass.config_entries.async_get_entry(self._entry_id)
-        subentry = entry and entry.subentries.get(self._subentry_id)
-        return (entry, subentry) if entry and subentry else None
+        if (
+            entry is None
+            or (subentry := entry.subentries.get(self._subentry_id)) is None
+        ):
+            return self.async_abort(reason=self.removed)
+        return await self._async_mend(entry, subentry, user_input)
+
+    async def _async_mend(
+        self,
+        entry: ConfigEntry[Any],
+        subentry: ConfigSubentry,
+        user_input: dict[str, Any] | None,
+    ) -> RepairsFlowResult:
+        """Ask, or mend with what was entered."""
+        raise NotImplementedError
 
 
 class NewClientIdFlow(_SubentryFlow):
     """Give a destination a client ID that no other client has."""
 
     @override
-    async def async_step_confirm(
-        self, user_input: dict[str, str] | None = None
+    async def _async_mend(
+        self,
+        entry: ConfigEntry[Any],
+        subentry: ConfigSubentry,
+        user_input: dict[str, Any] | None,
     ) -> RepairsFlowResult:
         """Ask, then change the client ID; the entry reloads with it."""
-        if (found := self._find()) is None:
-            return self.async_abort(reason="destination_removed")
-        entry, subentry = found
         if user_input is None:
             return self.async_show_form(
                 step_id="confirm",
@@ -91,14 +102,16 @@ class NewClientIdFlow(_SubentryFlow):
 class KeyFlow(_SubentryFlow):
     """Give a device the key that opens its packets."""
 
+    removed = "device_removed"
+
     @override
-    async def async_step_confirm(
-        self, user_input: dict[str, str] | None = None
+    async def _async_mend(
+        self,
+        entry: ConfigEntry[Any],
+        subentry: ConfigSubentry,
+        user_input: dict[str, Any] | None,
     ) -> RepairsFlowResult:
         """Ask for the key, check it, and save it; the entry reloads with it."""
-        if (found := self._find()) is None:
-            return self.async_abort(reason="device_removed")
-        entry, subentry = found
         errors: dict[str, str] = {}
         if user_input is not None:
             try:
@@ -172,13 +185,13 @@ class CertificateFlow(_ProblemFlow):
         self._uploads = Uploads()
 
     @override
-    async def async_step_confirm(
-        self, user_input: dict[str, Any] | None = None
+    async def _async_mend(
+        self,
+        entry: ConfigEntry[Any],
+        subentry: ConfigSubentry,
+        user_input: dict[str, Any] | None,
     ) -> RepairsFlowResult:
         """Ask, try the connection, and save; the entry reloads with what is new."""
-        if (found := self._find()) is None:
-            return self.async_abort(reason="destination_removed")
-        entry, subentry = found
         self._errors = {}
         if user_input is not None:
             try:
@@ -228,13 +241,13 @@ class RetryFlow(_ProblemFlow):
     """Send again what a broker refused, once the user has had it allowed."""
 
     @override
-    async def async_step_confirm(
-        self, user_input: dict[str, Any] | None = None
+    async def _async_mend(
+        self,
+        entry: ConfigEntry[Any],
+        subentry: ConfigSubentry,
+        user_input: dict[str, Any] | None,
     ) -> RepairsFlowResult:
         """Ask, and try again."""
-        if (found := self._find()) is None:
-            return self.async_abort(reason="destination_removed")
-        entry, subentry = found
         if entry.state is not ConfigEntryState.LOADED:
             return self.async_abort(reason="not_loaded")
         self._errors = {}

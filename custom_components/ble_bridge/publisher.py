@@ -340,12 +340,13 @@ class Publisher:
 
     def log_rates(self, scanners: list[Scanner]) -> None:
         """Log what became of the advertisements since the last time."""
-        totals = self.destination.totals(scanners)
-        delivered = totals.acknowledged + totals.sent
-        counted = totals.received, delivered, totals.dropped
+        destination = self.destination
+        tally = destination.tally(RecordKind.ADVERTISEMENT)
+        received = tally.received + destination.count_filtered(scanners)
+        counted = received, tally.delivered, tally.dropped
         _LOGGER.info(
             "%s: %.1f advertisements a second received, %.1f published, %.1f dropped",
-            self.destination.title,
+            destination.title,
             *(
                 (now - then) / HEARTBEAT_INTERVAL
                 for now, then in zip(counted, self._logged, strict=True)

@@ -35,7 +35,7 @@ class Listener:
         """Take note that a batch was written."""
         self.written.append(mid)
 
-    def on_refused(self, mid: int, reason: int) -> None:
+    def on_refused(self, mid: int, problem: Problem) -> None:
         """Take note that a message was refused."""
 
     def on_lost(self, problem: Problem) -> None:

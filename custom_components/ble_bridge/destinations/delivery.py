@@ -177,16 +177,16 @@ class Delivery(JournalListener):
     def accept(self, parcel: Parcel) -> None:
         """Take over a record, whose tally has counted it as received."""
         parcel.number = next(self._numbers)
-        if parcel.policy is Policy.DURABLE and self.journal is not None:
+        if (journal := self._journal_of(parcel)) is not None:
             self._stored_records += 1
             self._stored_size += parcel.size
-            if not self.journal.failed and (
+            if not journal.failed and (
                 self._unread or len(self._durable) >= MAX_IN_MEMORY
             ):
                 self._spill(parcel)
             else:
                 self._durable.put(parcel)
-            self.journal.insert(parcel, is_urgent=not self.is_open)
+            journal.insert(parcel, is_urgent=not self.is_open)
         elif parcel.policy is Policy.DROP and not self.is_open:
             parcel.finish(Outcome.AWAY)
             return
@@ -355,16 +355,18 @@ class Delivery(JournalListener):
 
     def drop(self, parcel: Parcel, outcome: Outcome) -> None:
         """Drop a record that was about to be sent."""
+        self._land(parcel)
+        self._finish(parcel, outcome)
+
+    def _land(self, parcel: Parcel) -> None:
+        """Take note that a record is no longer under way."""
         del self._in_flight[parcel]
         if self._alone is parcel:
             self._alone = None
-        self._finish(parcel, outcome)
 
     def _settle(self, parcel: Parcel) -> None:
         """Conclude, or try again, now that each message of a record is answered."""
-        del self._in_flight[parcel]
-        if self._alone is parcel:
-            self._alone = None
+        self._land(parcel)
         refusal = parcel.refusal
         if refusal is None:
             self._finish(
@@ -453,10 +455,10 @@ class Delivery(JournalListener):
             parcel.outcome = None
             parcel.refusal = None
             parcel.tries = self.settings.max_tries - 1  # The user wants to know
-            if parcel.policy is Policy.DURABLE and self.journal is not None:
+            if (journal := self._journal_of(parcel)) is not None:
                 self._stored_records += 1
                 self._stored_size += parcel.size
-                self.journal.set_aside(parcel, None)
+                journal.set_aside(parcel, None)
         self._put_back(parcels)
         self._make_room()
         self._on_change()
@@ -467,10 +469,12 @@ class Delivery(JournalListener):
         for lane in (self._buffered, self._durable):
             lane.put_back(p for p in parcels if self._lane(p) is lane)
 
+    def _journal_of(self, parcel: Parcel) -> Journal | None:
+        """Return what has a record on disk, if it is durable."""
+        return self.journal if parcel.policy is Policy.DURABLE else None
+
     def _lane(self, parcel: Parcel) -> _Lane:
-        if parcel.policy is Policy.DURABLE and self.journal is not None:
-            return self._durable
-        return self._buffered
+        return self._buffered if self._journal_of(parcel) is None else self._durable
 
     def _forget(self, parcel: Parcel) -> None:
         """Leave nothing of a record on disk."""
@@ -482,13 +486,13 @@ class Delivery(JournalListener):
     def _finish(self, parcel: Parcel, outcome: Outcome) -> None:
         """Count what became of a record, and let those behind it go on."""
         parcel.finish(outcome)
-        if parcel.policy is Policy.DURABLE and self.journal is not None:
+        if (journal := self._journal_of(parcel)) is not None:
             self._stored_records -= 1
             self._stored_size -= parcel.size
             if parcel.refusal is None:
                 self._forget(parcel)
             else:
-                self.journal.set_aside(parcel, parcel.refusal)
+                journal.set_aside(parcel, parcel.refusal)
         if parcel.is_held:
             parcel.is_held = False
             hold = self._held[parcel.device]

@@ -4,7 +4,6 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 import contextlib
-from dataclasses import dataclass
 import logging
 import random
 import time
@@ -42,12 +41,6 @@ SHORT_SESSIONS: Final = 3
 # other client comes back after at most the longest delay.
 UNDISPUTED: Final = 2 * LONGEST_DELAY + 30
 RECENT_ERRORS: Final = 20
-# Reason codes of PUBACK, PUBREC and PUBCOMP (MQTT 5, 3.4.2.1); any other one is a rejection.
-_REFUSALS: Final = {
-    0x87: Problem.NOT_AUTHORIZED,
-    0x95: Problem.TOO_LARGE,
-    0x97: Problem.QUOTA_EXCEEDED,
-}
 # How a connection ends that the broker ended perhaps for what it was sent.
 _BLAMED: Final = frozenset(
     {
@@ -90,23 +83,6 @@ class Backoff:
     def reset(self) -> None:
         """Begin again with the first delay."""
         self._tries = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Totals:
-    """What became of all advertisements at a destination."""
-
-    received: int
-    filtered: int
-    acknowledged: int
-    sent: int
-    dropped: int
-    away: int
-    overflow: int
-    expired: int
-    refused: int
-    failed: int
-    waiting: int
 
 
 class MqttDestination(ConnectionListener):
@@ -153,18 +129,20 @@ class MqttDestination(ConnectionListener):
         self.store = store
         # Fixed, so that a clock that jumps makes no record older than it is.
         started = time.time() - loop.time()
+
+        def unix_time(at: float) -> float:
+            return at + started
+
         self.delivery = Delivery(
             delivery,
             self.records,
             loop.time,
-            lambda at: at + started,
+            unix_time,
             self._on_delivery,
             self._on_disk,
         )
         if store is not None:
-            self.delivery.journal = Journal(
-                loop, store, self.delivery, lambda at: at + started
-            )
+            self.delivery.journal = Journal(loop, store, self.delivery, unix_time)
         self.outbox = Outbox(loop, self.delivery, self.report, self._on_stalled)
         self._policy = delivery.policies[RecordKind.ADVERTISEMENT]
         self._drops = self._policy is Policy.DROP
@@ -216,17 +194,9 @@ class MqttDestination(ConnectionListener):
 
     def _keep(self, sighting: Sighting, route: Route, payload: bytes) -> None:
         """Send an advertisement that is to wait while the broker is away."""
+        kind = RecordKind.ADVERTISEMENT
         message = Message(route.head, payload, self._qos, is_object=True)
-        self.outbox.accept(
-            Parcel(
-                RecordKind.ADVERTISEMENT,
-                route.tally,
-                sighting.address,
-                (message,),
-                self._policy,
-                asyncio.get_running_loop().time(),
-            )
-        )
+        self._accept(kind, route.tally, sighting.address, (message,), self._policy)
 
     def send(
         self, kind: RecordKind, device: str, messages: tuple[Message, ...]
@@ -239,26 +209,27 @@ class MqttDestination(ConnectionListener):
         if policy is Policy.DURABLE:
             messages = tuple(m if m.qos else m._replace(qos=1) for m in messages)
         tally = self.records[kind]
-        parcel = Parcel(
-            kind, tally, device, messages, policy, asyncio.get_running_loop().time()
-        )
         tally.received += 1
-        self.outbox.accept(parcel)
-        return parcel
+        return self._accept(kind, tally, device, messages, policy)
 
     def send_passing(self, tally: Tally, message: Message) -> None:
         """Send a message of our own, which waits for no broker that is away."""
         tally.received += 1
-        self.outbox.accept(
-            Parcel(
-                RecordKind.MESSAGE,
-                tally,
-                "",
-                (message,),
-                Policy.DROP,
-                asyncio.get_running_loop().time(),
-            )
-        )
+        self._accept(RecordKind.MESSAGE, tally, "", (message,), Policy.DROP)
+
+    def _accept(
+        self,
+        kind: RecordKind,
+        tally: Tally,
+        device: str,
+        messages: tuple[Message, ...],
+        policy: Policy,
+    ) -> Parcel:
+        """Hand over a record whose tally has counted it as received."""
+        accepted = asyncio.get_running_loop().time()
+        parcel = Parcel(kind, tally, device, messages, policy, accepted)
+        self.outbox.accept(parcel)
+        return parcel
 
     async def async_publish(self, message: Message) -> Outcome | None:
         """Publish a message of the user's; None where nothing became of it in time."""
@@ -337,30 +308,12 @@ class MqttDestination(ConnectionListener):
             *(sum(getattr(tally, name) for tally in parts) for name in Tally.__slots__)
         )
 
-    def totals(self, scanners: list[Scanner]) -> Totals:
-        """Return what became of the advertisements of all scanners.
-
-        `received = filtered + acknowledged + sent + dropped + waiting`.
-        """
-        tally = self.tally(RecordKind.ADVERTISEMENT)
-        filtered = sum(scanner.filtered for scanner in scanners) if self.raw else 0
-        return Totals(
-            received=tally.received + filtered,
-            filtered=filtered,
-            acknowledged=tally.acknowledged,
-            sent=tally.sent,
-            dropped=tally.dropped,
-            away=tally.away,
-            overflow=tally.overflow,
-            expired=tally.expired,
-            refused=tally.refused,
-            failed=tally.failed,
-            waiting=tally.waiting,
-        )
+    def count_filtered(self, scanners: list[Scanner]) -> int:
+        """Return how many advertisements of scanners were filtered before they came here."""
+        return sum(scanner.filtered for scanner in scanners) if self.raw else 0
 
     def measure(self) -> None:
         """Work out rate (messages a second) and latency (ms) since the last call."""
-        self.delivery.expire()
         now, sent = asyncio.get_running_loop().time(), self.delivered
         outbox = self.outbox
         then, sent_then, latency_then, count_then = self._measured
@@ -505,8 +458,8 @@ class MqttDestination(ConnectionListener):
         self.outbox.on_written(mid)
 
     @override
-    def on_refused(self, mid: int, reason: int) -> None:
-        self.outbox.on_refused(mid, _REFUSALS.get(reason, Problem.REJECTED))
+    def on_refused(self, mid: int, problem: Problem) -> None:
+        self.outbox.on_refused(mid, problem)
 
     @override
     def on_lost(self, problem: Problem) -> None:

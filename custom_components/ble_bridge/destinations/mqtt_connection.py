@@ -71,16 +71,21 @@ _REFUSALS: Final = {
     0x97: Problem.QUOTA_EXCEEDED,
     0x9F: Problem.SERVER_UNAVAILABLE,
 }
+# Why a broker does not take a message: reason codes of PUBACK, PUBREC and PUBCOMP (MQTT 5,
+# 3.4.2.1); any other one is a rejection. Some brokers end the connection with the same.
+_NOT_TAKEN: Final = {
+    0x87: Problem.NOT_AUTHORIZED,
+    0x95: Problem.TOO_LARGE,
+    0x97: Problem.QUOTA_EXCEEDED,
+}
 # Why a connection ended: reason codes of DISCONNECT (MQTT 5, 3.14.2.1), the broker's or
 # paho's own; any other one from the broker says that we did what it does not allow.
 _ENDINGS: Final = {
+    **_NOT_TAKEN,
     0x00: Problem.CONNECTION_LOST,
-    0x87: Problem.NOT_AUTHORIZED,
     0x8B: Problem.CONNECTION_LOST,
     0x8D: Problem.NO_ANSWER,
     0x8E: Problem.CLIENT_ID_TAKEN,
-    0x95: Problem.TOO_LARGE,
-    0x97: Problem.QUOTA_EXCEEDED,
     0x98: Problem.CONNECTION_LOST,
 }
 
@@ -212,8 +217,8 @@ class ConnectionListener(Protocol):
     def on_written(self, mid: int) -> None:
         """Take note that a batch was written, or a message acknowledged."""
 
-    def on_refused(self, mid: int, reason: int) -> None:
-        """Take note that the broker refused a message, with an MQTT 5 reason code."""
+    def on_refused(self, mid: int, problem: Problem) -> None:
+        """Take note that the broker refused a message, and why."""
 
     def on_lost(self, problem: Problem) -> None:
         """Take note that the connection ended without our doing."""
@@ -398,8 +403,7 @@ class MqttConnection:
                 mid = int.from_bytes(packet[:2])
                 if self._outgoing.pop(mid, None) is not None:
                     client._inflight_messages -= 1  # noqa: SLF001
-                    if self.listener is not None:
-                        self.listener.on_refused(mid, packet[2])
+                    self._tell_refused(mid, packet[2])
                 return MQTTErrorCode.MQTT_ERR_SUCCESS
             return handle()
 
@@ -539,12 +543,15 @@ class MqttConnection:
         self, _client: Client, _data: Any, mid: int, reason: ReasonCode, _props: Any
     ) -> None:
         """Pass on that a message is written or acknowledged."""
-        if self.listener is None:
-            return
         if reason.is_failure:
-            self.listener.on_refused(mid, reason.value)
-        else:
+            self._tell_refused(mid, reason.value)
+        elif self.listener is not None:
             self.listener.on_written(mid)
+
+    def _tell_refused(self, mid: int, reason: int) -> None:
+        """Tell that the broker refused a message, with an MQTT 5 reason code."""
+        if self.listener is not None:
+            self.listener.on_refused(mid, _NOT_TAKEN.get(reason, Problem.REJECTED))
 
     def _on_socket_close(self, _client: Client, _data: Any, sock: Any) -> None:
         self._release(sock)

@@ -445,7 +445,7 @@ class Outbox:
             return
         if self._passing or self.delivery.waiting:
             self.wake()
-        elif not self.waiting:
+        elif self._drained and not self.waiting:
             self._tell_drained()
 
     def _take_answer(self, message: Passing | Parcel) -> None:

@@ -1,6 +1,7 @@
 """A record on its way to one destination: its messages, acknowledged all or none."""
 
 import asyncio
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -23,6 +24,11 @@ class Message(NamedTuple):
     is_object: bool = False
 
 
+def size_of(messages: Iterable[Message]) -> int:
+    """Return how many bytes messages are, topics and payloads."""
+    return sum(len(m.head) + len(m.payload) for m in messages)
+
+
 class Outcome(StrEnum):
     """What became of a parcel."""
 
@@ -37,11 +43,12 @@ class Outcome(StrEnum):
 class Parcel:
     """The messages of one record.
 
-    `number` is its place among the destination's records. `accepted` is when it was taken over (the event loop's time, s). `device` is whose it is:
-    what one device says stays in order. `unanswered` counts the messages that are under
-    way; `sends` how often it went out, and of these `losses` how often the connection ended
-    before it was acknowledged, and `tries` how often it was refused. `row` is its number on
-    disk, where it stands there; what is `spilled` is there only.
+    `number` is its place among the destination's records. `accepted` is when it was taken
+    over (the event loop's time, s). `device` is whose it is: what one device says stays in
+    order. `unanswered` counts the messages that are under way; `sends` how often it went
+    out, and of these `losses` how often the connection ended before it was acknowledged,
+    and `tries` how often it was refused. `row` is its number on disk, where it stands
+    there; what is `spilled` is there only.
     """
 
     __slots__ = (
@@ -83,7 +90,7 @@ class Parcel:
         self.messages = messages
         self.policy = policy
         self.accepted = accepted
-        self.size = sum(len(m.head) + len(m.payload) for m in messages)
+        self.size = size_of(messages)
         self.number = 0
         self.done: asyncio.Future[Outcome] | None = None
         self.outcome: Outcome | None = None

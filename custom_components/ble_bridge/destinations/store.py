@@ -22,7 +22,7 @@ from typing import Final, NamedTuple
 import zlib
 
 from .errors import Problem
-from .parcels import Message
+from .parcels import Message, size_of
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ class Row(NamedTuple):
     @property
     def size(self) -> int:
         """Return how many bytes its messages are."""
-        return sum(len(m.head) + len(m.payload) for m in self.messages)
+        return size_of(self.messages)
 
 
 class Page(NamedTuple):

@@ -373,12 +373,7 @@ class House:
 
     async def _wait_loaded(self) -> None:
         """Wait until the integration listens."""
-        async with asyncio.timeout(CONNECT_SECONDS):
-            while True:
-                [entry] = await self.home_assistant.entries("ble_bridge")
-                if entry["state"] == "loaded":
-                    break
-                await asyncio.sleep(_POLL)
+        await self.home_assistant.wait_loaded("ble_bridge", CONNECT_SECONDS)
         self._forget_lives()
         self.ledger.end_deaf()
 
