@@ -88,6 +88,11 @@ def _lines(figures: dict[str, list[float]]) -> list[Line]:
                 50,
             ),
             line(
+                f"{title}: one full run of the garbage collector before it",
+                figures[f"{kind} full"],
+                "ms",
+            ),
+            line(
                 f"{title}: until all states are there",
                 figures[f"{kind} wall"],
                 "ms",
