@@ -18,13 +18,14 @@ from homeassistant.core import HomeAssistant
 from custom_components.ble_bridge.destinations.mqtt_connection import remaining_length
 from custom_components.ble_bridge.layouts.raw import RawLayout, advertisement_topic
 from custom_components.ble_bridge.layouts.topics import encode_topic
-from custom_components.ble_bridge.records import Scanner, Sighting
+from custom_components.ble_bridge.records import Route, Scanner, Sighting, Tally
 
 from .core import addresses, follow, home_assistant
 from .packets import advertisement
 from .way import DEVICES, PAYLOAD, SCANNERS, Home, measure
 
 # MQTT 3.1.1, a clean session, keepalive 60 s, the client ID "bare"
+NOWHERE: Final = Route(b"", Tally())
 CONNECT: Final = bytes.fromhex("101000044d5154540402003c000462617265")
 
 
@@ -97,7 +98,7 @@ def packets() -> list[bytes]:
                 Scanner(f"AA:00:00:00:00:0{number}", f"proxy{number}", ""), address
             )
             rest = encode_topic(advertisement_topic("ble", sighting)) + raw.payload(
-                sighting, advertisement(address, PAYLOAD)
+                NOWHERE, sighting, advertisement(address, PAYLOAD)
             )
             made.append(b"\x30" + remaining_length(len(rest)) + rest)
     return made

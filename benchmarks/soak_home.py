@@ -46,9 +46,9 @@ def state(bridge: Bridge) -> dict[str, dict[str, int]]:
     """Return what became of the advertisements at each destination."""
     scanners = list(bridge.scanners.by_source.values())
     found = {}
-    for destination in bridge.destinations.values():
+    for subentry_id, destination in bridge.destinations.items():
         tally = destination.tally(RecordKind.ADVERTISEMENT)
-        found[destination.topic_base] = {
+        found[bridge.entry.subentries[subentry_id].title] = {
             "received": tally.received + destination.count_filtered(scanners),
             "sent": tally.sent,
             "dropped": tally.dropped,

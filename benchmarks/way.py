@@ -32,7 +32,13 @@ from custom_components.ble_bridge.bridge import Bridge
 from custom_components.ble_bridge.feed import Feed
 from custom_components.ble_bridge.filters import Filter
 from custom_components.ble_bridge.layouts.raw import RawLayout, advertisement_topic
-from custom_components.ble_bridge.records import Advertisement, Scanner, Sighting
+from custom_components.ble_bridge.records import (
+    Advertisement,
+    Route,
+    Scanner,
+    Sighting,
+    Tally,
+)
 
 from .core import addresses, bridge_entry, follow, home_assistant, resident_mb
 
@@ -40,6 +46,7 @@ SCANNERS = 4
 DEVICES = 200
 TURN = 16  # What an ESPHome proxy sends at once
 FUNCTIONS = 25
+NOWHERE = Route(b"", Tally())
 PAYLOAD = bytes.fromhex("0201060bfffeff40000101640203aa")
 
 
@@ -125,7 +132,7 @@ class PerPacket:
         """Publish one packet."""
         self.publish(
             advertisement_topic("ble", sighting),
-            self._raw.payload(sighting, advertisement),
+            self._raw.payload(NOWHERE, sighting, advertisement),
         )
 
     async def connect(self) -> None:

@@ -389,7 +389,10 @@ async def add_bridge(
         "values": {"enabled": True},
         "advanced": {"topic_base": TOPIC_BASE, "protocol": broker.protocol},
     }
-    entry = created(await home_assistant.flow("ble_bridge", form), "BLE Bridge")
+    entry = created(
+        await home_assistant.flow("ble_bridge", {"next_step_id": "to_mqtt"}, form),
+        "BLE Bridge",
+    )
     status = f"{TOPIC_BASE}/bridge/{BRIDGE_ID}/status"
     try:
         await subscriber.wait_for(lambda heard: heard.counts[status] > 0, timeout=20)

@@ -76,6 +76,7 @@ async def take_all(
         if await button.count() and await button.first.is_visible():
             await button.first.click()
             break
+    await page.get_by_text("MQTT", exact=True).click(timeout=15000)
     await page.wait_for_selector("step-flow-form", timeout=15000)
     await page.set_viewport_size({"width": 1280, "height": 1180})
     await pictures.take("setup")

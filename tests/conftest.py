@@ -63,7 +63,7 @@ def auto_enable_custom_integrations(
 @pytest.fixture(name="tried_soon")
 def tried_soon_fixture(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have a broker that is away, or refuses us, tried again soon."""
-    module = "custom_components.ble_bridge.destinations.mqtt"
+    module = "custom_components.ble_bridge.destinations.destination"
     monkeypatch.setattr(f"{module}.FIRST_DELAY", 0.05)
     monkeypatch.setattr(f"{module}.LONGEST_DELAY", 0.1)
 

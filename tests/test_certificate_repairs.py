@@ -172,7 +172,7 @@ async def test_expired(
         port = broker.port
     renewed = secured(authority, port=port)
     with patch(
-        "custom_components.ble_bridge.fix_flows.async_test",
+        "custom_components.ble_bridge.kinds.mqtt.MqttKind.async_test",
         return_value={"base": "unknown"},
     ):
         result = await user.submit()

@@ -47,7 +47,7 @@ HTTP = (
 @pytest.fixture(name="impatient")
 def impatient_fixture() -> Iterator[None]:
     """Have the form wait for an answer for a moment only."""
-    with patch("custom_components.ble_bridge.destination_form._TEST_TIMEOUT", 1.0):
+    with patch("custom_components.ble_bridge.kinds.mqtt.form._TEST_TIMEOUT", 1.0):
         yield
 
 
@@ -65,8 +65,10 @@ async def begin(hass: HomeAssistant) -> Any:
     result = await hass.config_entries.flow.async_init(
         DOMAIN, context={"source": config_entries.SOURCE_USER}
     )
+    assert result["type"] is FlowResultType.MENU
+    result = await submit(hass, result, {"next_step_id": "to_mqtt"})
     assert result["type"] is FlowResultType.FORM
-    assert result["step_id"] == "user"
+    assert result["step_id"] == "to_mqtt"
     return result
 
 
@@ -378,13 +380,13 @@ async def test_port_of_tls(
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate.path))
     plain = free_port()
     monkeypatch.setattr(
-        "custom_components.ble_bridge.destination_input.DEFAULT_PORT", plain
+        "custom_components.ble_bridge.kinds.mqtt.input.DEFAULT_PORT", plain
     )
     async with Mosquitto(
         certificate=certificate.path, key=certificate.key, directory=tmp_path
     ) as broker:
         monkeypatch.setattr(
-            "custom_components.ble_bridge.destination_input.DEFAULT_PORT_TLS",
+            "custom_components.ble_bridge.kinds.mqtt.input.DEFAULT_PORT_TLS",
             broker.port,
         )
         result = await submit(hass, await begin(hass), bridge_form(plain, tls=True))
@@ -490,7 +492,7 @@ async def test_unknown_exception(
 ) -> None:
     """What nobody thought of is logged, and the form goes on."""
     with patch(
-        "custom_components.ble_bridge.destination_form.MqttConnector",
+        "custom_components.ble_bridge.kinds.mqtt.form.MqttConnector",
         side_effect=RuntimeError("Thought of by nobody"),
     ):
         form = bridge_form(broker.port)

@@ -27,7 +27,7 @@ import pytest
 
 from custom_components import ble_bridge
 from custom_components.ble_bridge.bridge import Bridge
-from custom_components.ble_bridge.destinations.mqtt import MqttDestination
+from custom_components.ble_bridge.destinations.destination import Destination
 from scripts.simulation.broker import Mosquitto
 from scripts.simulation.subscriber import Subscriber
 
@@ -86,7 +86,7 @@ def hear(scanner: BaseHaRemoteScanner, packets: list[bytes]) -> None:
         scanner._async_on_raw_advertisement(ADDRESS, -50, packet, {}, now)
 
 
-def flush(destinations: list[MqttDestination]) -> None:
+def flush(destinations: list[Destination[Any]]) -> None:
     """Write what waits, as the loop does when it is time."""
     for destination in destinations:
         destination.outbox.flush()
@@ -94,7 +94,7 @@ def flush(destinations: list[MqttDestination]) -> None:
 
 def cost(
     scanner: BaseHaRemoteScanner,
-    destinations: list[MqttDestination],
+    destinations: list[Destination[Any]],
     turn: Callable[[int], list[bytes]],
 ) -> float:
     """Return the instructions per packet; `turn` makes those of a turn of the loop."""

@@ -60,8 +60,11 @@ async def begin(hass: HomeAssistant, entry: ConfigEntry[Any], *, change: bool) -
     result = await hass.config_entries.subentries.async_init(
         (entry.entry_id, "destination"), context=context
     )
+    if not change:
+        assert result["type"] is FlowResultType.MENU
+        result = await submit(hass, result, {"next_step_id": "to_mqtt"})
     assert result["type"] is FlowResultType.FORM
-    assert result["step_id"] == ("reconfigure" if change else "user")
+    assert result["step_id"] == "to_mqtt"
     return result
 
 

@@ -36,8 +36,9 @@ from custom_components.ble_bridge.destinations.policy import (
     DeliverySettings,
     Policy,
 )
+from custom_components.ble_bridge.kinds.mqtt.settings import mqtt_settings
 from custom_components.ble_bridge.records import RecordKind
-from custom_components.ble_bridge.settings import delivery_settings, mqtt_settings
+from custom_components.ble_bridge.settings import delivery_settings
 from scripts.simulation.broker import Mosquitto
 from scripts.simulation.processes import LOOPBACK, free_port
 from scripts.simulation.subscriber import Subscriber
@@ -131,9 +132,12 @@ async def begin(
         context = SubentryFlowContext(
             source=SOURCE_RECONFIGURE, subentry_id=next(iter(entry.subentries))
         )
-    return await hass.config_entries.subentries.async_init(
+    result = await hass.config_entries.subentries.async_init(
         (entry.entry_id, "destination"), context=context
     )
+    if not change:
+        result = await submit(hass, result, {"next_step_id": "to_mqtt"})
+    return result
 
 
 async def submit(hass: HomeAssistant, result: Any, form: dict[str, Any]) -> Any:
@@ -274,6 +278,9 @@ async def test_server_name_and_alpn(
         if first_time:
             flow = hass.config_entries.flow
             result: Any = await flow.async_init(DOMAIN, context={"source": SOURCE_USER})
+            result = await flow.async_configure(
+                result["flow_id"], {"next_step_id": "to_mqtt"}
+            )
             await hass.async_block_till_done()
             changes["ca_certificate"] = await upload(files.authority.path)
             result = await flow.async_configure(
@@ -433,7 +440,7 @@ async def test_not_valid_yet(
     entry = await setup(destination_data(broker.port))
     now = dt_util.utcnow()
     monkeypatch.setattr(
-        "custom_components.ble_bridge.destination_input.dt_util.utcnow",
+        "custom_components.ble_bridge.kinds.security.dt_util.utcnow",
         lambda: now - timedelta(days=10),
     )
     own = {**OWN, "ca_certificate": await upload(files.authority.path)}
@@ -464,9 +471,13 @@ async def test_form_over_http(
     entry = await setup(destination_data(broker.port))
     assert await async_setup_component(hass, "config", {})
     client = await hass_client()
+    path = "/api/config/config_entries/subentries/flow"
     response = await client.post(
-        "/api/config/config_entries/subentries/flow",
-        json={"handler": [entry.entry_id, "destination"]},
+        path, json={"handler": [entry.entry_id, "destination"]}
+    )
+    menu = await response.json()
+    response = await client.post(
+        f"{path}/{menu['flow_id']}", json={"next_step_id": "to_mqtt"}
     )
     assert response.status == HTTPStatus.OK
     fields = {field["name"]: field for field in (await response.json())["data_schema"]}
@@ -578,7 +589,7 @@ async def test_port_of_tls_over_websockets(
     async with Mosquitto() as plain, web as broker:
         entry = await setup(destination_data(plain.port))
         monkeypatch.setattr(
-            "custom_components.ble_bridge.destination_input.DEFAULT_PORT", broker.port
+            "custom_components.ble_bridge.kinds.mqtt.input.DEFAULT_PORT", broker.port
         )
         form = destination_form(
             broker.port,

@@ -39,6 +39,7 @@ from custom_components.ble_bridge.decoders.fields import FIELDS, Field, Kind
 from custom_components.ble_bridge.decoders.sources import LIBRARIES
 from custom_components.ble_bridge.destinations.errors import Problem
 from custom_components.ble_bridge.destinations.parcels import Outcome
+from custom_components.ble_bridge.kinds import KINDS
 from custom_components.ble_bridge.system_health import system_health_info
 
 from .conftest import SimulatedScanner, destination_data
@@ -90,6 +91,12 @@ def texts(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
             yield from texts(value, f"{path}.{key}")
         else:
             yield f"{path}.{key}".removeprefix("."), value
+
+
+# Where the forms of destinations are read.
+FORM_MODULES = tuple(
+    str(path.relative_to(INTEGRATION)) for path in (INTEGRATION / "kinds").rglob("*.py")
+)
 
 
 def strings(*names: str) -> set[str]:
@@ -175,8 +182,14 @@ async def test_forms_of_the_bridge(
     seen.add(result["step_id"])
 
     await hass.config_entries.async_remove(entry.entry_id)
-    result = await flows.async_init(DOMAIN, context={"source": SOURCE_USER})
-    check_selectors(check_form(result, steps["user"]), OF_DESTINATIONS)
+    for name in KINDS:
+        menu: Any = await flows.async_init(DOMAIN, context={"source": SOURCE_USER})
+        assert name.step in check_menu(menu, steps["user"])
+        result = await flows.async_configure(
+            menu["flow_id"], {"next_step_id": name.step}
+        )
+        check_selectors(check_form(result, steps[name.step]), OF_DESTINATIONS)
+        seen.add(name.step)
     assert seen | {"user"} == set(steps)
     assert set(TEXTS["selector"]) == OF_DESTINATIONS | OF_ALERTS
 
@@ -186,18 +199,22 @@ async def test_forms_of_destinations(
 ) -> None:
     """Each field of a destination's forms has a name and a description."""
     steps = TEXTS["config_subentries"]["destination"]["step"]
-    assert set(steps) == {"user", "reconfigure"}
+    assert set(steps) == {"user", *(name.step for name in KINDS)}
     (subentry_id,) = entry.subentries
-    for context in (
-        SubentryFlowContext(source=SOURCE_USER),
-        SubentryFlowContext(source=SOURCE_RECONFIGURE, subentry_id=subentry_id),
-    ):
-        result = await hass.config_entries.subentries.async_init(
-            (entry.entry_id, "destination"), context=context
+    flows, handler = hass.config_entries.subentries, (entry.entry_id, "destination")
+    context = SubentryFlowContext(source=SOURCE_RECONFIGURE, subentry_id=subentry_id)
+    changed = await flows.async_init(handler, context=context)
+    assert changed["step_id"] == "to_mqtt"
+    forms = [changed]
+    context = SubentryFlowContext(source=SOURCE_USER)
+    menu = await flows.async_init(handler, context=context)
+    for step in check_menu(menu, steps["user"]):
+        menu = await flows.async_init(handler, context=context)
+        forms.append(
+            await flows.async_configure(menu["flow_id"], {"next_step_id": step})
         )
-        assert result["step_id"] == context["source"]
-        chosen = check_form(result, steps[result["step_id"]])
-        check_selectors(chosen, OF_DESTINATIONS)
+    for result in forms:
+        check_selectors(check_form(result, steps[result["step_id"]]), OF_DESTINATIONS)
 
 
 def check_menu(result: Any, step: Mapping[str, Any]) -> list[str]:
@@ -346,6 +363,11 @@ def codes(*names: str) -> set[str]:
     return {text for text in strings(*names) if re.fullmatch(r"[a-z]+(_[a-z]+)+", text)}
 
 
+def errors_of_forms() -> set[str]:
+    """Return what is raised where the form of a destination is read."""
+    return set().union(*(errors_of("InputError", name) for name in FORM_MODULES))
+
+
 def reasons(name: str) -> set[str]:
     """Return the reasons for which a module ends a flow."""
     code = (INTEGRATION / name).read_text("utf-8")
@@ -361,8 +383,8 @@ def test_errors_and_reasons() -> None:
 
     of_form = PROBLEMS | {"unknown", "topic_bases_overlap", "invalid_topic_base"}
     of_form |= {"invalid_host", "invalid_port", "invalid_client_id"}
-    assert of_form - PROBLEMS <= strings("destination_form.py", "destination_input.py")
-    of_form |= errors_of("InputError", "destination_input.py") | set(Fault)
+    assert of_form - PROBLEMS <= strings(*FORM_MODULES)
+    of_form |= errors_of_forms() | set(Fault)
     of_bridge = {"invalid_name", "invalid_bridge_id"}
     assert of_bridge <= codes("config_flow.py")
     assert set(bridge["error"]) == of_form | of_bridge
@@ -409,7 +431,7 @@ def test_issues() -> None:
     }
     raised = {"invalid_key", "key_wrong", "no_connection"} & codes("fix_flows.py")
     raised |= errors_of("InputError", "fix_flows.py") | set(Fault) | set(Problem)
-    raised |= errors_of("InputError", "destination_input.py")
+    raised |= errors_of_forms()
     mended: dict[str, tuple[set[str], set[str], set[str]]] = {
         "client_id_taken": ({"destination_removed"}, set(), set()),
         "store_corrupt": (set(), set(), set()),
@@ -564,12 +586,13 @@ def test_texts_are_plain() -> None:
 
 def test_texts_are_used_the_same() -> None:
     """The forms that add a destination say the same of the same field."""
-    first = TEXTS["config"]["step"]["user"]
-    added = TEXTS["config_subentries"]["destination"]["step"]["user"]
-    for kind in ("data", "data_description"):
-        for key, text in added[kind].items():
-            assert first[kind][key] == text
-    assert first["sections"] == added["sections"]
+    for name in KINDS:
+        first = TEXTS["config"]["step"][name.step]
+        added = TEXTS["config_subentries"]["destination"]["step"][name.step]
+        for kind in ("data", "data_description"):
+            for key, text in added[kind].items():
+                assert first[kind][key] == text
+        assert first["sections"] == added["sections"]
 
 
 async def test_manifest(hass: HomeAssistant) -> None:

@@ -9,9 +9,10 @@ from homeassistant.helpers.typing import ConfigType
 
 from . import repairs
 from .actions import async_setup_actions
-from .bridge import BleBridgeConfigEntry, Bridge, async_clear_retained, remove_stores
+from .bridge import BleBridgeConfigEntry, Bridge, remove_stores
 from .const import CONF_FORMATS, DOMAIN
 from .device_store import DeviceStore
+from .kinds import kind_of
 from .scanners import BridgeStore
 from .settings import own_formats
 
@@ -83,7 +84,7 @@ async def async_remove_entry(hass: HomeAssistant, entry: BleBridgeConfigEntry) -
     try:
         await asyncio.gather(
             *(
-                async_clear_retained(hass, subentry.data, topics)
+                kind_of(subentry.data).async_clear(hass, subentry.data, topics)
                 for subentry_id, topics in store.data["retained"].items()
                 if (subentry := entry.subentries.get(subentry_id)) is not None
             )

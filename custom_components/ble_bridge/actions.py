@@ -19,10 +19,9 @@ import voluptuous as vol
 
 from .bridge import BleBridgeConfigEntry, Bridge
 from .const import CONF_QOS, DOMAIN
-from .destinations.mqtt import MqttDestination
-from .destinations.parcels import Message, Outcome
+from .destinations.destination import Destination
+from .destinations.parcels import Outcome
 from .layouts.payloads import safe_text
-from .layouts.topics import encode_topic, is_valid_topic
 
 ACTION_PUBLISH: Final = "publish"
 ACTION_FLUSH: Final = "flush"
@@ -71,23 +70,22 @@ def async_setup_actions(hass: HomeAssistant) -> None:
 
 async def _async_publish(call: ServiceCall) -> ServiceResponse:
     """Publish a message, and answer with its acknowledgement."""
-    topic: str = call.data[CONF_TOPIC]
-    if not is_valid_topic(topic):
-        raise _invalid("invalid_topic")
     found = _destinations(call)
     if len(found) > 1:
         raise _invalid("destination_needed")
     [(_, destination)] = found.items()
-    loop = asyncio.get_running_loop()
-    began = loop.time()
-    outcome = await destination.async_publish(
-        Message(
-            encode_topic(topic),
+    try:
+        message = destination.message(
+            call.data[CONF_TOPIC],
             _payload(call.data[CONF_PAYLOAD]),
             call.data[CONF_QOS],
-            call.data[CONF_RETAIN],
+            retain=call.data[CONF_RETAIN],
         )
-    )
+    except ValueError as err:
+        raise _invalid("invalid_topic") from err
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    outcome = await destination.async_publish(message)
     if outcome not in _DELIVERED:
         raise HomeAssistantError(
             translation_domain=DOMAIN,
@@ -124,7 +122,7 @@ async def _async_flush(call: ServiceCall) -> ServiceResponse:
     }
 
 
-def _destinations(call: ServiceCall) -> dict[str, MqttDestination]:
+def _destinations(call: ServiceCall) -> dict[str, Destination[Any]]:
     """Return the destination that an action names, or all."""
     entries: list[BleBridgeConfigEntry] = call.hass.config_entries.async_entries(DOMAIN)
     bridges: list[Bridge] = [

@@ -29,10 +29,7 @@ from .const import (
     CONF_DENY,
     CONF_EXCLUDED_SCANNERS,
     CONF_MINIMUM_RSSI,
-    CONF_QOS,
-    CONF_RAW,
     CONF_SCANNER_IDS,
-    CONF_TOPIC_BASE,
     DOMAIN,
     HEARTBEAT_INTERVAL,
     STATISTICS_INTERVAL,
@@ -42,9 +39,8 @@ from .const import (
 )
 from .decoders import Decoders
 from .decoders.formats import Format
-from .destinations.errors import ConnectError, Problem
-from .destinations.mqtt import MqttDestination
-from .destinations.mqtt_connection import MqttConnector, Will
+from .destinations.destination import Destination
+from .destinations.errors import Problem
 from .destinations.policy import DeliverySettings, Policy
 from .destinations.store import RecordStore
 from .device import Device
@@ -52,18 +48,15 @@ from .device_store import DeviceStore
 from .devices import Devices
 from .feed import Feed
 from .filters import DeviceList, Filter
+from .kinds import kind_of
+from .kinds.kind import Site
+from .kinds.mqtt.settings import MQTT_DOMAIN, home_assistant_broker
 from .layouts.payloads import unpublishable
-from .layouts.raw import RawLayout, bridge_topic
+from .layouts.raw import RawLayout
 from .publisher import Publisher
 from .records import Advertisement, Reading, Record, RecordKind, Scanner, Sighting
 from .scanners import BridgeStore, Scanners
-from .settings import (
-    MQTT_DOMAIN,
-    delivery_settings,
-    home_assistant_broker,
-    mqtt_settings,
-    place,
-)
+from .settings import delivery_settings
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -74,7 +67,6 @@ MANUFACTURER: Final = "BLE Bridge"
 ON_AIR: Final = 195.0
 # Of how many devices is said again what stands, before the loop turns.
 _AT_ONCE: Final = 20
-_CLEAR_TIMEOUT: Final = 5.0
 
 
 class Bridge:
@@ -122,7 +114,9 @@ class Bridge:
         self.feed = Feed(
             hass, self.scanners.get, _filter(entry.options), self._on_advertisement
         )
-        self.raw = RawLayout()
+        self._site = Site(
+            hass=hass, bridge_id=self.bridge_id, store=store, raw=RawLayout()
+        )
         self.decoders = Decoders(self._on_wanted)
         self.decoders.use_formats(formats)
         self.devices = Devices(
@@ -135,7 +129,7 @@ class Bridge:
             for subentry in entry.subentries.values()
             if subentry.subentry_type == SUBENTRY_DESTINATION
         }
-        self.destinations: dict[str, MqttDestination] = {
+        self.destinations: dict[str, Destination[Any]] = {
             subentry_id: publisher.destination
             for subentry_id, publisher in self.publishers.items()
         }
@@ -248,7 +242,9 @@ class Bridge:
         self.devices.end_removed_rules()
         for publisher in self.publishers.values():
             subentry = self.entry.subentries.get(publisher.subentry_id)
-            if subentry is None or place(subentry.data) != publisher.place:
+            if subentry is None or (
+                kind_of(subentry.data).place(subentry.data) != publisher.place
+            ):
                 publisher.forget()
         return False
 
@@ -368,25 +364,13 @@ class Bridge:
 
     def _publisher(self, subentry: ConfigSubentry) -> Publisher:
         """Make the destination of a subentry, and what publishes there."""
-        subentry_id, data = subentry.subentry_id, dict(subentry.data)
-        base: str = data[CONF_TOPIC_BASE]
-        settings = delivery_settings(data)
-        destination = MqttDestination(
-            title=subentry.title,
-            settings=lambda: mqtt_settings(self.hass, data),
-            raw=self.raw if data.get(CONF_RAW, True) else None,
-            topic_base=base,
-            qos=int(data[CONF_QOS]),
-            will=Will(bridge_topic(base, self.bridge_id), b"offline"),
-            on_change=lambda: self._on_connection(subentry_id),
-            delivery=settings,
-            store=self._store(subentry_id, settings),
-            on_problem=lambda problem: self._on_problem(subentry_id, problem),
-            on_refusals=lambda problems: self._on_refusals(subentry_id, problems),
-            on_store=lambda problem: self._on_store(subentry_id, problem),
-        )
-        return Publisher(
-            subentry_id, data, place(data), destination, self.store, self.bridge_id
+        delivery = delivery_settings(subentry.data)
+        return kind_of(subentry.data).publisher(
+            self._site,
+            subentry,
+            delivery,
+            self._store(subentry.subentry_id, delivery),
+            _Listener(self, subentry.subentry_id),
         )
 
     def _store(
@@ -399,7 +383,7 @@ class Bridge:
         return None
 
     @callback
-    def _on_connection(self, subentry_id: str) -> None:
+    def on_connection(self, subentry_id: str) -> None:
         """Say that we are there, and clear what earlier names left behind."""
         publisher = self.publishers[subentry_id]
         if publisher.destination.connection is not None:
@@ -435,28 +419,49 @@ class Bridge:
             },
         )
 
-    @callback
-    def _on_problem(self, subentry_id: str, problem: Problem | None) -> None:
-        """Ask the user for help where they can give it, and stop asking when it works."""
-        subentry = self.entry.subentries.get(subentry_id)
-        if subentry is not None:  # Else it is being removed
-            repairs.async_update(self.hass, self.entry, subentry, problem)
-
-    @callback
-    def _on_refusals(self, subentry_id: str, problems: frozenset[Problem]) -> None:
-        """Ask the user for help where messages are refused."""
-        if (subentry := self.entry.subentries.get(subentry_id)) is not None:
-            repairs.async_update_refusals(self.hass, self.entry, subentry, problems)
-
-    @callback
-    def _on_store(self, subentry_id: str, problem: Problem | None) -> None:
-        """Tell the user of a disk that fails."""
-        if (subentry := self.entry.subentries.get(subentry_id)) is not None:
-            repairs.async_update_store(self.hass, self.entry, subentry, problem)
-
     async def async_retry(self, subentry_id: str) -> Problem | None:
         """Send again what a destination refused; return why, where it still is refused."""
         return await self.destinations[subentry_id].async_retry()
+
+
+class _Listener:
+    """What of a destination's health the bridge and the user are told."""
+
+    def __init__(self, bridge: Bridge, subentry_id: str) -> None:
+        """Initialize with the subentry of the destination."""
+        self._bridge = bridge
+        self._subentry_id = subentry_id
+
+    @property
+    def _subentry(self) -> ConfigSubentry | None:
+        """Return the subentry, unless it is being removed."""
+        return self._bridge.entry.subentries.get(self._subentry_id)
+
+    @callback
+    def on_change(self) -> None:
+        """Say that we are there, and clear what earlier names left behind."""
+        self._bridge.on_connection(self._subentry_id)
+
+    @callback
+    def on_problem(self, problem: Problem | None) -> None:
+        """Ask the user for help where they can give it, and stop asking when it works."""
+        if (subentry := self._subentry) is not None:
+            bridge = self._bridge
+            repairs.async_update(bridge.hass, bridge.entry, subentry, problem)
+
+    @callback
+    def on_refusals(self, problems: frozenset[Problem]) -> None:
+        """Ask the user for help where messages are refused."""
+        if (subentry := self._subentry) is not None:
+            bridge = self._bridge
+            repairs.async_update_refusals(bridge.hass, bridge.entry, subentry, problems)
+
+    @callback
+    def on_store(self, problem: Problem | None) -> None:
+        """Tell the user of a disk that fails."""
+        if (subentry := self._subentry) is not None:
+            bridge = self._bridge
+            repairs.async_update_store(bridge.hass, bridge.entry, subentry, problem)
 
 
 def store_path(hass: HomeAssistant, subentry_id: str) -> Path:
@@ -484,28 +489,6 @@ def _without_devices(entry: BleBridgeConfigEntry) -> object:
             if subentry.subentry_type != SUBENTRY_DEVICE
         },
     )
-
-
-async def async_clear_retained(
-    hass: HomeAssistant, data: Mapping[str, Any], topics: Collection[str]
-) -> None:
-    """Clear retained messages over a connection of its own, if the broker is there."""
-    try:
-        connection = await MqttConnector(
-            mqtt_settings(hass, data), connect_timeout=_CLEAR_TIMEOUT
-        ).async_connect()
-    except ConnectError as err:
-        _LOGGER.warning(
-            "%d retained messages could not be cleared from the broker (%s)",
-            len(topics),
-            err.problem,
-        )
-        return
-    try:
-        for topic in topics:
-            connection.publish(topic, b"", retain=True)
-    finally:
-        await connection.async_close()
 
 
 def _filter(options: Any) -> Filter:

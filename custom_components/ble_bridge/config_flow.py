@@ -10,7 +10,7 @@ from homeassistant.config_entries import (
     ConfigSubentryData,
     ConfigSubentryFlow,
 )
-from homeassistant.const import CONF_NAME, CONF_PASSWORD, CONF_USERNAME
+from homeassistant.const import CONF_NAME, CONF_USERNAME
 from homeassistant.core import callback
 from homeassistant.helpers import instance_id
 from homeassistant.util import slugify
@@ -24,19 +24,13 @@ from .const import (
     SUBENTRY_DEVICE,
 )
 from .destination_flow import DestinationFlow
-from .destination_form import (
-    CREDENTIALS,
-    async_test,
-    destination_schema,
-    destination_title,
-)
-from .destination_input import Entered, async_destination_data
 from .device_flow import DeviceFlow
 from .forms import TEXT
+from .kinds import KINDS, KindName, kind_of
+from .kinds.entered import Entered
 from .layouts.topics import safe_part
 from .options_flow import BleBridgeOptionsFlow
 from .repairs import CONF_SUBENTRY_ID
-from .settings import place
 from .uploads import Uploads
 
 _BRIDGE_FIELDS: Final[dict[vol.Marker, Any]] = {
@@ -81,17 +75,32 @@ class BleBridgeConfigFlow(ConfigFlow, domain=DOMAIN):
 
     @override
     async def async_step_user(
+        self, _user_input: dict[str, Any] | None = None
+    ) -> ConfigFlowResult:
+        """Ask for the kind of the first destination."""
+        return self.async_show_menu(
+            step_id="user", menu_options=[name.step for name in KINDS]
+        )
+
+    async def async_step_to_mqtt(
         self, user_input: dict[str, Any] | None = None
     ) -> ConfigFlowResult:
+        """Ask for the bridge and its first destination, on MQTT."""
+        return await self._async_step(KindName.MQTT, user_input)
+
+    async def _async_step(
+        self, name: KindName, user_input: dict[str, Any] | None
+    ) -> ConfigFlowResult:
         """Ask for the bridge and its first destination, and test it."""
+        kind = KINDS[name]
         entered = Entered({})
         if user_input is not None:
-            entered = await async_destination_data(self.hass, self._uploads, user_input)
+            entered = await kind.async_data(self.hass, self._uploads, user_input)
             data, errors = entered.data, entered.errors
             errors |= _bridge_errors(user_input)
             bridge_id = user_input[CONF_BRIDGE_ID].strip()
             if not errors:
-                errors |= await async_test(self.hass, bridge_id, data)
+                errors |= await kind.async_test(self.hass, bridge_id, data)
             if not errors:
                 return self.async_create_entry(
                     title=user_input[CONF_NAME].strip(),
@@ -100,17 +109,17 @@ class BleBridgeConfigFlow(ConfigFlow, domain=DOMAIN):
                         ConfigSubentryData(
                             data=data,
                             subentry_type=SUBENTRY_DESTINATION,
-                            title=destination_title(data),
-                            unique_id=place(data),
+                            title=kind.title(data),
+                            unique_id=kind.place(data),
                         )
                     ],
                 )
         site = slugify(self.hass.config.location_name, separator="-") or "home"
         unique = (await instance_id.async_get(self.hass))[:4]
         return self.async_show_form(
-            step_id="user",
+            step_id=name.step,
             data_schema=self.add_suggested_values_to_schema(
-                vol.Schema({**_BRIDGE_FIELDS, **destination_schema(self.hass)}),
+                vol.Schema({**_BRIDGE_FIELDS, **kind.schema(self.hass)}),
                 user_input
                 or {CONF_NAME: DEFAULT_NAME, CONF_BRIDGE_ID: f"{site}-{unique}"},
             ),
@@ -154,15 +163,12 @@ class BleBridgeConfigFlow(ConfigFlow, domain=DOMAIN):
         subentry = entry.subentries.get(self._subentry_id)
         if subentry is None:
             return self.async_abort(reason="destination_removed")
+        kind = kind_of(subentry.data)
         errors: dict[str, str] = {}
         if user_input is not None:
-            data = {
-                **subentry.data,
-                CONF_USERNAME: user_input.get(CONF_USERNAME) or None,
-                CONF_PASSWORD: user_input.get(CONF_PASSWORD) or None,
-            }
+            data = kind.with_credentials(subentry.data, user_input)
             bridge_id = entry.data[CONF_BRIDGE_ID]
-            if not (errors := await async_test(self.hass, bridge_id, data)):
+            if not (errors := await kind.async_test(self.hass, bridge_id, data)):
                 self.hass.config_entries.async_update_subentry(
                     entry, subentry, data=data
                 )
@@ -170,8 +176,8 @@ class BleBridgeConfigFlow(ConfigFlow, domain=DOMAIN):
         return self.async_show_form(
             step_id="reauth_confirm",
             data_schema=self.add_suggested_values_to_schema(
-                vol.Schema(CREDENTIALS),
-                user_input or {CONF_USERNAME: subentry.data[CONF_USERNAME]},
+                vol.Schema(kind.credentials(subentry.data)),
+                user_input or {CONF_USERNAME: subentry.data.get(CONF_USERNAME)},
             ),
             errors=errors,
             description_placeholders={"destination": subentry.title},

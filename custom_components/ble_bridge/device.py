@@ -152,6 +152,7 @@ class Device:
         """
         now = advertisement.time
         sighting.rssi = advertisement.rssi
+        sighting.device = self.identity
         self.heard = max(self.heard, now)
         if not self.present:
             self._arrive(sighting, advertisement)

@@ -186,6 +186,8 @@ class Devices(Owner):
             ][-MAX_AUTOMATIC:]
         for advertiser in device.advertisers.values():
             advertiser.device = None
+            for sighting in advertiser.sightings.values():
+                sighting.device = None
         self._store.states.pop(device.subentry_id, None)
         self._dirty.pop(device.subentry_id, None)
         self._written.pop(device.subentry_id, None)

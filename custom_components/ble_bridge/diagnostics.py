@@ -30,11 +30,11 @@ from .const import (
     CONF_WEBSOCKET_HEADERS,
     CONF_WEBSOCKET_PATH,
 )
-from .destinations.mqtt import MqttDestination
+from .destinations.destination import Destination
 from .destinations.outbox import MAX_BYTES, MAX_MESSAGES
 from .device import Device
+from .kinds.mqtt.settings import split_property
 from .records import RecordKind, Scanner, Tally
-from .settings import split_property
 
 REDACTED: Final = {
     CONF_ADDRESS,
@@ -147,7 +147,7 @@ async def async_get_config_entry_diagnostics(
     }
 
 
-def _counters(destination: MqttDestination, scanners: list[Scanner]) -> dict[str, int]:
+def _counters(destination: Destination[Any], scanners: list[Scanner]) -> dict[str, int]:
     """Return what became of the advertisements of all scanners.
 
     `received = filtered + acknowledged + sent + dropped + waiting`.

@@ -20,6 +20,7 @@ from .const import DOMAIN
 from .decoders.fields import Field, Kind, known_field
 from .device import PRESENCE, Device
 from .devices import DEVICES_AT_ONCE
+from .kinds import kind_of
 from .records import Scanner
 
 
@@ -43,9 +44,10 @@ class BleBridgeEntity(Entity):
         self._attr_unique_id = f"{owner}_{description.key}"
         info = DeviceInfo(identifiers={(DOMAIN, owner)})
         if subentry_id is not None:
-            info["name"] = entry.subentries[subentry_id].title
+            subentry = entry.subentries[subentry_id]
+            info["name"] = subentry.title
             info["manufacturer"] = MANUFACTURER
-            info["model"] = "MQTT destination"
+            info["model"] = kind_of(subentry.data).model
             info["entry_type"] = DeviceEntryType.SERVICE
             info["via_device_id"] = bridge.device_id
         self._attr_device_info = info

@@ -21,12 +21,18 @@ from .const import (
     DOMAIN,
 )
 from .decoders import Encryption
-from .destination_form import CA_UPLOAD, CLIENT_UPLOADS, SERVER_NAME, async_test
-from .destination_input import InputError, async_certificates, is_server_name
 from .destinations.errors import Problem
 from .destinations.mqtt_connection import new_client_id
 from .keys import async_check_key, parse_key
-from .settings import connection_data
+from .kinds import kind_of
+from .kinds.entered import InputError, is_server_name
+from .kinds.security import (
+    CA_UPLOAD,
+    CLIENT_UPLOADS,
+    SERVER_NAME,
+    TLS_DEFAULTS,
+    async_certificates,
+)
 from .uploads import Uploads
 
 # What the user can change about each problem of certificates.
@@ -204,7 +210,7 @@ class CertificateFlow(_ProblemFlow):
             except InputError as err:
                 self._errors["base"] = str(err)
             else:
-                tested = await async_test(
+                tested = await kind_of(data).async_test(
                     self.hass, entry.data[CONF_BRIDGE_ID], data, subentry.data
                 )
                 if not tested:
@@ -222,7 +228,7 @@ class CertificateFlow(_ProblemFlow):
         data = {
             **before,
             **await async_certificates(
-                self.hass, self._uploads, said, connection_data(before)
+                self.hass, self._uploads, said, {**TLS_DEFAULTS, **before}
             ),
         }
         if name := (said.get(CONF_SERVER_NAME) or "").strip():

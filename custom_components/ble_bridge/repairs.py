@@ -62,7 +62,7 @@ def async_update(
     problem: Problem | None,
 ) -> None:
     """Open or close what a destination's problem asks of the user."""
-    ours = subentry.data[CONF_BROKER] == Broker.CUSTOM
+    ours = subentry.data.get(CONF_BROKER) != Broker.HOME_ASSISTANT
     if problem is None:
         _close(hass, _ISSUES, subentry.subentry_id)
         _abort_reauth(hass, subentry.subentry_id)

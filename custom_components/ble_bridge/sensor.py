@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 import functools
-from typing import override
+from typing import Any, override
 
 from homeassistant.components.sensor import (
     SensorDeviceClass,
@@ -28,8 +28,8 @@ import orjson
 
 from .bridge import BleBridgeConfigEntry, Bridge
 from .decoders.fields import Kind
+from .destinations.destination import Destination
 from .destinations.errors import Problem
-from .destinations.mqtt import MqttDestination
 from .device import PRESENCE, SIGNAL, Device
 from .entity import (
     BleBridgeEntity,
@@ -55,7 +55,7 @@ class BridgeSensorDescription(SensorEntityDescription):
 class DestinationSensorDescription(SensorEntityDescription):
     """Describes a sensor of a destination."""
 
-    value_fn: Callable[[MqttDestination], StateType]
+    value_fn: Callable[[Destination[Any]], StateType]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,7 @@ def _moment(seconds: float | None) -> datetime | None:
     return None if seconds is None else dt_util.utc_from_timestamp(seconds)
 
 
-def _figure(kind: RecordKind, figure: str, destination: MqttDestination) -> int:
+def _figure(kind: RecordKind, figure: str, destination: Destination[Any]) -> int:
     """Return how many records of a kind met one fate."""
     count: int = getattr(destination.tally(kind), figure)
     return count

@@ -6,15 +6,6 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from homeassistant.config_entries import ConfigSubentry
-from homeassistant.const import (
-    CONF_CLIENT_ID,
-    CONF_HOST,
-    CONF_PASSWORD,
-    CONF_PORT,
-    CONF_PROTOCOL,
-    CONF_USERNAME,
-)
-from homeassistant.core import HomeAssistant, callback
 from homeassistant.util import slugify
 
 from .alerts import Rule
@@ -22,62 +13,29 @@ from .const import (
     CONF_ADDRESS,
     CONF_ALERTS,
     CONF_ALIAS,
-    CONF_ALPN,
-    CONF_BROKER,
     CONF_BUFFER_MEGABYTES,
     CONF_BUFFER_RECORDS,
-    CONF_CA_CERTIFICATE,
-    CONF_CLEAN_SESSION,
-    CONF_CLIENT_CERTIFICATE,
-    CONF_CLIENT_KEY,
-    CONF_CONNECT_TIMEOUT,
     CONF_DELIVERY,
-    CONF_DISCONNECT_TIMEOUT,
     CONF_DRAIN_RATE,
-    CONF_FIRST_DELAY,
     CONF_IRK,
-    CONF_KEEPALIVE,
     CONF_KEY,
-    CONF_LONGEST_DELAY,
     CONF_MAX_AGE_HOURS,
     CONF_MAX_IN_FLIGHT,
     CONF_MAX_TRIES,
-    CONF_MESSAGE_EXPIRY,
     CONF_MINIMUM_INTERVAL,
     CONF_PATH_LOSS,
     CONF_PUBLISH_TIMEOUT,
     CONF_REFERENCE_RSSI,
     CONF_RSSI_CHANGE,
-    CONF_SERVER_NAME,
-    CONF_SESSION_EXPIRY,
     CONF_SHAPING,
     CONF_STORE_MEGABYTES,
     CONF_STORE_RECORDS,
     CONF_TIMEOUT,
-    CONF_TLS,
-    CONF_TOPIC_BASE,
-    CONF_TRANSPORT,
     CONF_UNCHANGED_INTERVAL,
-    CONF_UNIX_PATH,
-    CONF_USER_PROPERTIES,
-    CONF_WEBSOCKET_HEADERS,
-    CONF_WEBSOCKET_PATH,
-    DEFAULT_PORT,
-    DEFAULT_WEBSOCKET_PATH,
     SUBENTRY_DEVICE,
-    Broker,
-    Transport,
 )
 from .decoders.format_table import FormatError, parse_formats
 from .decoders.formats import Format
-from .destinations.errors import ConnectError, Problem
-from .destinations.mqtt_connection import (
-    CONNECT_TIMEOUT,
-    DISCONNECT_TIMEOUT,
-    SESSION_EXPIRY,
-    MqttProtocol,
-    MqttSettings,
-)
 from .destinations.policy import (
     DEFAULT_POLICIES,
     MEGABYTE,
@@ -92,112 +50,8 @@ from .shaping import Shaping
 
 _LOGGER = logging.getLogger(__name__)
 
-MQTT_DOMAIN: Final = "mqtt"
 MAX_NAME: Final = 40
 _HOUR: Final = 3600.0
-# What destinations have that were set up before there was more to say of a connection.
-_CONNECTION_DEFAULTS: Final[Mapping[str, Any]] = {
-    CONF_USERNAME: None,
-    CONF_PASSWORD: None,
-    CONF_SERVER_NAME: None,
-    CONF_ALPN: [],
-    CONF_CA_CERTIFICATE: None,
-    CONF_CLIENT_CERTIFICATE: None,
-    CONF_CLIENT_KEY: None,
-    CONF_TRANSPORT: Transport.TCP.value,
-    CONF_WEBSOCKET_PATH: DEFAULT_WEBSOCKET_PATH,
-    CONF_WEBSOCKET_HEADERS: {},
-    CONF_UNIX_PATH: None,
-    CONF_SESSION_EXPIRY: SESSION_EXPIRY,
-    CONF_MESSAGE_EXPIRY: None,
-    CONF_USER_PROPERTIES: [],
-    CONF_CONNECT_TIMEOUT: CONNECT_TIMEOUT,
-    CONF_DISCONNECT_TIMEOUT: DISCONNECT_TIMEOUT,
-}
-
-
-@callback
-def connection_data(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a destination's connection is made of, with what is not said."""
-    return {**_CONNECTION_DEFAULTS, **data}
-
-
-@callback
-def mqtt_settings(hass: HomeAssistant, data: Mapping[str, Any]) -> MqttSettings:
-    """Return the settings of a destination; raises ConnectError.
-
-    For the broker of Home Assistant they are read anew each time, so that they follow
-    what the user changes there, and its password is stored in one place only.
-    """
-    said = connection_data(data)
-    ours: dict[str, Any] = {
-        "client_id": data[CONF_CLIENT_ID],
-        "keepalive": data[CONF_KEEPALIVE],
-        "clean_session": data[CONF_CLEAN_SESSION],
-        "protocol": MqttProtocol(data[CONF_PROTOCOL]),
-        "user_properties": tuple(
-            split_property(text) for text in said[CONF_USER_PROPERTIES]
-        ),
-        # What is not said of the delays stays open, for the destination knows them.
-        **{key: data.get(key) for key in (CONF_FIRST_DELAY, CONF_LONGEST_DELAY)},
-        **{
-            key: said[key]
-            for key in (
-                CONF_CONNECT_TIMEOUT,
-                CONF_DISCONNECT_TIMEOUT,
-                CONF_MESSAGE_EXPIRY,
-                CONF_SESSION_EXPIRY,
-            )
-        },
-    }
-    if data[CONF_BROKER] == Broker.CUSTOM:
-        return MqttSettings(**_own_broker(said), **ours)
-    theirs = home_assistant_broker(hass)
-    if theirs is None:
-        raise ConnectError(Problem.BROKER_MISSING)
-    certificate = theirs.get("certificate")
-    websockets = theirs.get("transport") == "websockets"
-    return MqttSettings(
-        host=theirs["broker"],
-        port=theirs.get(CONF_PORT, DEFAULT_PORT),
-        username=theirs.get(CONF_USERNAME),
-        password=theirs.get(CONF_PASSWORD),
-        tls=certificate is not None,
-        tls_insecure=theirs.get("tls_insecure", False),
-        ca=None if certificate in (None, "auto") else certificate,
-        client_certificate=theirs.get("client_cert"),
-        client_key=theirs.get("client_key"),
-        websocket_path=theirs.get("ws_path", "/") if websockets else None,
-        websocket_headers=theirs.get("ws_headers", {}) if websockets else {},
-        **ours,
-    )
-
-
-def _own_broker(said: Mapping[str, Any]) -> dict[str, Any]:
-    """Return how to reach a broker of which the user has entered all."""
-    transport = said[CONF_TRANSPORT]
-    websockets = transport == Transport.WEBSOCKETS
-    return {
-        "host": said[CONF_HOST],
-        "port": said[CONF_PORT],
-        "username": said[CONF_USERNAME],
-        "password": said[CONF_PASSWORD],
-        "tls": said[CONF_TLS],
-        "server_name": said[CONF_SERVER_NAME],
-        "alpn": tuple(said[CONF_ALPN]),
-        "ca": said[CONF_CA_CERTIFICATE],
-        "client_certificate": said[CONF_CLIENT_CERTIFICATE],
-        "client_key": said[CONF_CLIENT_KEY],
-        "websocket_path": said[CONF_WEBSOCKET_PATH] if websockets else None,
-        "websocket_headers": said[CONF_WEBSOCKET_HEADERS] if websockets else {},
-        "unix_path": said[CONF_UNIX_PATH] if transport == Transport.UNIX else None,
-    }
-
-
-def split_property(text: str) -> tuple[str, str]:
-    """Return name and value of a user property, which is written name=value."""
-    name, _, value = text.partition("=")
-    return name.strip(), value.strip()
 
 
 def delivery_data(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -233,31 +87,6 @@ def delivery_settings(data: Mapping[str, Any]) -> DeliverySettings:
         drain_rate=float(said[CONF_DRAIN_RATE]),
         max_tries=said[CONF_MAX_TRIES],
     )
-
-
-def broker_place(data: Mapping[str, Any]) -> str:
-    """Return what tells one broker from another."""
-    if data[CONF_BROKER] != Broker.CUSTOM:
-        return str(data[CONF_BROKER])
-    if data.get(CONF_TRANSPORT) == Transport.UNIX:
-        return f"unix:{data[CONF_UNIX_PATH]}"
-    return f"{data[CONF_HOST].lower()}:{data[CONF_PORT]}"
-
-
-def place(data: Mapping[str, Any]) -> str:
-    """Return what tells one destination from another: its broker and its topics."""
-    return f"{broker_place(data)}/{data[CONF_TOPIC_BASE]}"
-
-
-@callback
-def home_assistant_broker(hass: HomeAssistant) -> Mapping[str, Any] | None:
-    """Return the settings of Home Assistant's own MQTT integration, if it is set up."""
-    for entry in hass.config_entries.async_entries(
-        MQTT_DOMAIN, include_ignore=False, include_disabled=False
-    ):
-        if "broker" in entry.data:
-            return entry.data
-    return None
 
 
 def slug(text: str) -> str:

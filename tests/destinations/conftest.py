@@ -6,7 +6,7 @@ from homeassistant.core import HomeAssistant
 import pytest
 from pytest_homeassistant_custom_component.typing import ClientSessionGenerator
 
-from custom_components.ble_bridge.destinations import mqtt
+from custom_components.ble_bridge.destinations import destination
 
 from .faults import Diagnose, diagnose_with
 
@@ -29,4 +29,4 @@ def log_everything(caplog: pytest.LogCaptureFixture) -> None:
 @pytest.fixture(name="quick")
 def quick_fixture(monkeypatch: pytest.MonkeyPatch) -> None:
     """Try again at once."""
-    monkeypatch.setattr(mqtt, "FIRST_DELAY", 0.1)
+    monkeypatch.setattr(destination, "FIRST_DELAY", 0.1)

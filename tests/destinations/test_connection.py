@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import pytest_socket
 
-from custom_components.ble_bridge.destinations import mqtt
+from custom_components.ble_bridge.destinations.destination import Backoff
 from custom_components.ble_bridge.destinations.errors import ConnectError, Problem
 from custom_components.ble_bridge.destinations.mqtt_connection import (
     MqttConnection,
@@ -442,7 +442,7 @@ async def test_disconnect_timeout() -> None:
 
 def test_backoff() -> None:
     """The delays double up to the longest, and half of each is left to chance."""
-    backoff = mqtt.Backoff()
+    backoff = Backoff()
     for first, longest, expected in (
         (None, None, [1, 2, 4, 8, 16, 32, 60, 60]),
         (5.0, 12.0, [5, 10, 12, 12]),

@@ -16,7 +16,7 @@ import pytest
 from pytest_homeassistant_custom_component.common import MockConfigEntry
 
 from custom_components.ble_bridge.const import DOMAIN
-from custom_components.ble_bridge.destinations import mqtt, outbox
+from custom_components.ble_bridge.destinations import destination, mqtt, outbox
 from custom_components.ble_bridge.destinations.mqtt_connection import (
     MqttConnector,
     MqttSettings,
@@ -175,7 +175,7 @@ async def test_two_clients_with_one_id(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Two clients that take each other's session end as an issue, not as a storm."""
-    monkeypatch.setattr(mqtt, "FIRST_DELAY", 0.1)
+    monkeypatch.setattr(destination, "FIRST_DELAY", 0.1)
     registry = ir.async_get(hass)
     async with Proxy(broker.port) as proxy:
         data = destination_data(proxy.port, protocol=protocol, client_id="twice")
@@ -218,7 +218,7 @@ async def test_dispute_ends(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """When the other client is gone for long enough, all is well again, and said once."""
-    monkeypatch.setattr(mqtt, "LONGEST_DELAY", 0.3)
+    monkeypatch.setattr(destination, "LONGEST_DELAY", 0.3)
     monkeypatch.setattr(mqtt, "UNDISPUTED", 1)
     entry = await setup(destination_data(broker.port, client_id="twice"))
     issue_id = f"client_id_taken_{next(iter(entry.subentries))}"

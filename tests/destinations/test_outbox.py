@@ -23,13 +23,15 @@ import pytest
 
 from custom_components.ble_bridge.destinations import (
     delivery as delivery_module,
+    mqtt_outbox,
     outbox,
 )
 from custom_components.ble_bridge.destinations.delivery import Delivery
 from custom_components.ble_bridge.destinations.errors import Problem
 from custom_components.ble_bridge.destinations.journal import Journal
 from custom_components.ble_bridge.destinations.mqtt_connection import MqttConnection
-from custom_components.ble_bridge.destinations.outbox import Outbox, mark_resent
+from custom_components.ble_bridge.destinations.mqtt_outbox import MqttOutbox
+from custom_components.ble_bridge.destinations.outbox import mark_resent
 from custom_components.ble_bridge.destinations.parcels import Message, Parcel
 from custom_components.ble_bridge.destinations.policy import (
     Bounds,
@@ -163,8 +165,8 @@ class PassingMachine(RuleBasedStateMachine):
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(outbox, "MAX_MESSAGES", 20)
         self.patch.setattr(outbox, "MAX_BYTES", 400)
-        self.patch.setattr(outbox, "_GATHER", 0.0)
-        self.patch.setattr(outbox, "_GATHER_BLOCKED", 0.0)
+        self.patch.setattr(mqtt_outbox, "GATHER", 0.0)
+        self.patch.setattr(mqtt_outbox, "_GATHER_BLOCKED", 0.0)
 
     @initialize(qos=st.tuples(st.integers(0, 2), st.integers(0, 2)))
     def begin(self, qos: tuple[int, int]) -> None:
@@ -178,7 +180,7 @@ class PassingMachine(RuleBasedStateMachine):
             lambda: None,
             lambda _: None,
         )
-        self.outbox = Outbox(self.loop, self.delivery, self._report, lambda: None)
+        self.outbox = MqttOutbox(self.loop, self.delivery, self._report, lambda: None)
         self.routes = [
             Route(encode_topic(f"topic/{index}"), self.tallies[index], qos[index])
             for index in range(2)
@@ -403,7 +405,7 @@ class RecordMachine(RuleBasedStateMachine):
         self.delivery.journal = Journal(
             self.loop, self.store, self.delivery, lambda at: at
         )
-        self.outbox = Outbox(self.loop, self.delivery, lambda _: None, self.lose)
+        self.outbox = MqttOutbox(self.loop, self.delivery, lambda _: None, self.lose)
         self.loop.run_until_complete(self.delivery.journal.async_open())
 
     @rule()
@@ -663,11 +665,11 @@ def test_records() -> None:
 
 
 @pytest.fixture(name="outbox_of")
-def outbox_of_fixture() -> Iterator[Callable[..., Outbox]]:
+def outbox_of_fixture() -> Iterator[Callable[..., MqttOutbox]]:
     """Return what makes an outbox whose loop turns when we say so."""
     loop = InlineLoop()
 
-    def make(reported: list[Problem]) -> Outbox:
+    def make(reported: list[Problem]) -> MqttOutbox:
         delivery = Delivery(
             DeliverySettings(max_age=50.0),
             {kind: Tally() for kind in RecordKind},
@@ -676,14 +678,14 @@ def outbox_of_fixture() -> Iterator[Callable[..., Outbox]]:
             lambda: None,
             lambda _: None,
         )
-        return Outbox(loop, delivery, reported.append, lambda: None)
+        return MqttOutbox(loop, delivery, reported.append, lambda: None)
 
     yield make
     loop.close()
 
 
 def said(
-    outbox: Outbox, *sizes: int, qos: int = 1, policy: Policy = Policy.BUFFER
+    outbox: MqttOutbox, *sizes: int, qos: int = 1, policy: Policy = Policy.BUFFER
 ) -> Parcel:
     """Have a record of so many bytes said."""
     parcel = Parcel(
@@ -700,7 +702,9 @@ def said(
 
 
 @pytest.mark.parametrize("can_batch", [True, False])
-def test_too_large_in_part(outbox_of: Callable[..., Outbox], can_batch: bool) -> None:
+def test_too_large_in_part(
+    outbox_of: Callable[..., MqttOutbox], can_batch: bool
+) -> None:
     """Of a record that does not fit as a whole, nothing is sent."""
     reported: list[Problem] = []
     outbox = outbox_of(reported)
@@ -724,7 +728,7 @@ def test_too_large_in_part(outbox_of: Callable[..., Outbox], can_batch: bool) ->
     assert route.tally.failed == 1
 
 
-def test_expiry(outbox_of: Callable[..., Outbox]) -> None:
+def test_expiry(outbox_of: Callable[..., MqttOutbox]) -> None:
     """What waited for longer than the broker would keep it is not sent."""
     outbox = outbox_of([])
     parcel = said(outbox, 0)
@@ -738,7 +742,7 @@ def test_expiry(outbox_of: Callable[..., Outbox]) -> None:
     assert parcel.tally.expired == 1
 
 
-def test_flush(outbox_of: Callable[..., Outbox]) -> None:
+def test_flush(outbox_of: Callable[..., MqttOutbox]) -> None:
     """Who waits for it is told when nothing waits any more, or that it was in vain."""
     outbox = outbox_of([])
     loop = outbox._loop
@@ -768,7 +772,7 @@ def test_flush(outbox_of: Callable[..., Outbox]) -> None:
     assert outbox.waiting == 1
 
 
-def test_stalls(outbox_of: Callable[..., Outbox]) -> None:
+def test_stalls(outbox_of: Callable[..., MqttOutbox]) -> None:
     """A broker that acknowledges nothing is given up, with more patience each time."""
     outbox = outbox_of([])
     loop = outbox._loop
@@ -802,7 +806,7 @@ def test_mark_resent() -> None:
     assert mark_resent(marked) == marked
 
 
-def test_silence_is_no_stall(outbox_of: Callable[..., Outbox]) -> None:
+def test_silence_is_no_stall(outbox_of: Callable[..., MqttOutbox]) -> None:
     """What is sent after a while without anything to say has the whole timeout."""
     outbox = outbox_of([])
     loop = outbox._loop

@@ -15,7 +15,7 @@ from custom_components.ble_bridge.destinations.mqtt_connection import (
     MqttProtocol,
     MqttSettings,
 )
-from custom_components.ble_bridge.destinations.outbox import Outbox
+from custom_components.ble_bridge.destinations.mqtt_outbox import MqttOutbox
 from custom_components.ble_bridge.destinations.policy import DeliverySettings
 from custom_components.ble_bridge.layouts.topics import encode_topic
 from custom_components.ble_bridge.records import RecordKind, Route, Tally
@@ -145,7 +145,7 @@ async def test_without_the_queue(
             lambda: None,
             lambda _: None,
         )
-        outbox = Outbox(loop, delivery, lambda _: None, lambda: None)
+        outbox = MqttOutbox(loop, delivery, lambda _: None, lambda: None)
         outbox.open(connection)
 
         class Counting(Listener):

@@ -26,7 +26,7 @@ from ..layouts.samples import validated
 from .home import BALCONY, FIELDS, VALUES, Home, bthome
 from .test_outage import WARM
 
-MQTT = "custom_components.ble_bridge.destinations.mqtt"
+DESTINATION = "custom_components.ble_bridge.destinations.destination"
 DURABLE = dict.fromkeys(("reading", "alert", "error", "connectivity"), "durable")
 HISTORY = f"{FIELDS}/alerts/Warm/history"
 TEMPERATURE = f"{FIELDS}/v/temperature"
@@ -35,7 +35,7 @@ TEMPERATURE = f"{FIELDS}/v/temperature"
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Come back to the broker soon, but later than a new subscriber does."""
-    monkeypatch.setattr(f"{MQTT}.FIRST_DELAY", 1.0)
+    monkeypatch.setattr(f"{DESTINATION}.FIRST_DELAY", 1.0)
 
 
 def destination(home: Home) -> MqttDestination:

@@ -398,7 +398,9 @@ async def test_what_brokers_keep_is_bounded(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The oldest topic makes room, and is cleared."""
-    monkeypatch.setattr("custom_components.ble_bridge.publisher.MAX_RETAINED", 5)
+    monkeypatch.setattr(
+        "custom_components.ble_bridge.kinds.mqtt.publisher.MAX_RETAINED", 5
+    )
     await home.start(BALCONY)
     home.hear(CLIMATE)
     await home.until("temperature", "21.5")
@@ -620,10 +622,11 @@ async def test_states_are_written_once_a_second(
         # Unchanged values are no change.
         await home.tick(2)
         home.hear(bthome(temperature=15, humidity=50))
-        await home.hass.async_block_till_done()
+        await home.settle()
         assert [v for entity, v in changes if entity == entity_id] == ours
     assert home.payloads(f"{FIELDS}/v/temperature") == [
-        {"value": 10 + tenth / 10} for tenth in range(51)
+        *({"value": 10 + tenth / 10} for tenth in range(51)),
+        {"value": 15},
     ]
 
 

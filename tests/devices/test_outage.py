@@ -8,7 +8,7 @@ from scripts.simulation.subscriber import Subscriber
 from ..conftest import is_connected, wait_until
 from .home import BALCONY, FIELDS, VALUES, Home, bthome
 
-MQTT = "custom_components.ble_bridge.destinations.mqtt"
+DESTINATION = "custom_components.ble_bridge.destinations.destination"
 WARM = {
     "rule_id": "warm",
     "name": "Warm",
@@ -21,7 +21,7 @@ WARM = {
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Come back to the broker later than a new subscriber does."""
-    monkeypatch.setattr(f"{MQTT}.FIRST_DELAY", 2.5)
+    monkeypatch.setattr(f"{DESTINATION}.FIRST_DELAY", 2.5)
 
 
 async def outage(home: Home, temperatures: list[float]) -> Subscriber:

@@ -19,7 +19,7 @@ from custom_components.ble_bridge.layouts.raw import (
     bridge_topic,
     scanner_topic,
 )
-from custom_components.ble_bridge.records import Advertisement, Scanner
+from custom_components.ble_bridge.records import Advertisement, Route, Scanner, Tally
 
 from .samples import (
     ADDRESS,
@@ -57,6 +57,9 @@ class Clock:
         return self.now
 
 
+ROUTE = Route(b"", Tally())
+
+
 @pytest.fixture(name="clock")
 def clock_fixture() -> Iterator[Clock]:
     """Return the layout's clock."""
@@ -69,7 +72,7 @@ def clock_fixture() -> Iterator[Clock]:
 
 def published(packet: Advertisement) -> dict[str, Any]:
     """Return what a packet becomes."""
-    return validated(RawLayout().payload(sighting(), packet))
+    return validated(RawLayout().payload(ROUTE, sighting(), packet))
 
 
 def test_topics() -> None:
@@ -260,13 +263,13 @@ def test_what_is_no_advertisement(attribute: str, value: Any) -> None:
     """It is refused in one way, and the next packet is well again."""
     layout, device = RawLayout(), sighting()
     try:
-        payload = layout.payload(device, lookalike(**{attribute: value}))
+        payload = layout.payload(ROUTE, device, lookalike(**{attribute: value}))
     except ValueError:
         pass
     else:
         json.loads(payload)
     device.tail = None
-    assert validated(layout.payload(device, advertisement()))["rssi"] == -50
+    assert validated(layout.payload(ROUTE, device, advertisement()))["rssi"] == -50
 
 
 @pytest.mark.parametrize(
@@ -288,7 +291,7 @@ def test_what_is_no_advertisement(attribute: str, value: Any) -> None:
 def test_refused(changes: dict[str, Any]) -> None:
     """What cannot be said is refused with the error that the destination counts."""
     with pytest.raises(ValueError, match=r".*"):
-        RawLayout().payload(sighting(), lookalike(**changes))
+        RawLayout().payload(ROUTE, sighting(), lookalike(**changes))
 
 
 def test_no_rssi_at_all() -> None:
@@ -300,9 +303,9 @@ def test_written_once_for_all_destinations() -> None:
     """The same packet is the same object; another is not, though it says the same."""
     layout, device = RawLayout(), sighting()
     packet, next_packet = advertisement(), advertisement(rssi=-51)
-    payload = layout.payload(device, packet)
-    assert layout.payload(device, packet) is payload
-    assert validated(layout.payload(device, next_packet))["rssi"] == -51
+    payload = layout.payload(ROUTE, device, packet)
+    assert layout.payload(ROUTE, device, packet) is payload
+    assert validated(layout.payload(ROUTE, device, next_packet))["rssi"] == -51
 
 
 def test_devices_take_turns() -> None:
@@ -315,7 +318,7 @@ def test_devices_take_turns() -> None:
                 manufacturer_data={number: b"x"}, rssi=-50 - turn, time=TIME + turn
             )
             device.update(packet)
-            message = validated(layout.payload(device, packet))
+            message = validated(layout.payload(ROUTE, device, packet))
             assert message["scanner_id"] == device.scanner.scanner_id
             assert message["rssi"] == -50 - turn
             assert message["manufacturer_data"] == {f"0{number}00": "78"}
@@ -327,7 +330,7 @@ def test_a_changed_payload_is_built_anew() -> None:
     for value in (b"1", b"2", b"1"):
         packet = advertisement(manufacturer_data={1: value})
         device.update(packet)
-        message = validated(layout.payload(device, packet))
+        message = validated(layout.payload(ROUTE, device, packet))
         assert message["manufacturer_data"] == {"0100": value.hex()}
 
 
@@ -349,9 +352,9 @@ def test_a_changed_payload_is_built_anew() -> None:
 def test_timestamp(clock: Clock, seconds: float, expected: str) -> None:
     """It is the time of the packet, to the millisecond, whatever came before."""
     layout = RawLayout()
-    layout.payload(sighting(), advertisement())
+    layout.payload(ROUTE, sighting(), advertisement())
     packet = advertisement(time=TIME + seconds)
-    assert validated(layout.payload(sighting(), packet))["timestamp"] == expected
+    assert validated(layout.payload(ROUTE, sighting(), packet))["timestamp"] == expected
 
 
 @given(st.lists(st.floats(-10, 10), min_size=1, max_size=20))
@@ -363,7 +366,7 @@ def test_timestamps_in_any_order(seconds: list[float]) -> None:
         module.monotonic.side_effect = clock.monotonic
         for late in seconds:
             packet = advertisement(time=TIME + late)
-            message = validated(layout.payload(sighting(), packet))
+            message = validated(layout.payload(ROUTE, sighting(), packet))
             said = datetime.fromisoformat(message["timestamp"]).timestamp()
             assert -0.000001 < WALL + late - said < 0.001001
 
@@ -372,11 +375,11 @@ def test_timestamps_in_any_order(seconds: list[float]) -> None:
 def test_the_clock_is_set(clock: Clock, step: float) -> None:
     """The timestamps follow within a second."""
     layout, device = RawLayout(), sighting()
-    layout.payload(device, advertisement())
+    layout.payload(ROUTE, device, advertisement())
     clock.offset += step
     clock.now += 1
     packet = advertisement(time=clock.now)
-    said = validated(layout.payload(device, packet))["timestamp"]
+    said = validated(layout.payload(ROUTE, device, packet))["timestamp"]
     assert datetime.fromisoformat(said) == datetime.fromtimestamp(WALL + 1 + step, UTC)
 
 

@@ -11,7 +11,7 @@ from typing import Final
 from bluetooth_data_tools import parse_advertisement_data_bytes
 import orjson
 
-from ..records import Advertisement, Scanner, Sighting
+from ..records import Advertisement, Route, Scanner, Sighting
 from .payloads import iso_timestamp, safe_text
 from .topics import safe_part
 
@@ -68,7 +68,9 @@ class RawLayout:
         self._last: Advertisement | None = None
         self._payload = b""
 
-    def payload(self, sighting: Sighting, advertisement: Advertisement) -> bytes:
+    def payload(
+        self, _route: Route, sighting: Sighting, advertisement: Advertisement
+    ) -> bytes:
         """Return an advertisement as UTF-8 JSON.
 
         Raises ValueError for data that are not what the stack promises.

@@ -330,7 +330,7 @@ class House:
             if result.get("errors"):
                 raise SimulationError(f"The form says {result['errors']}.")
             answer: Any = (
-                {"next_step_id": "mqtt"}
+                {"next_step_id": "to_mqtt"}
                 if result["type"] == "menu"
                 else fill(result["data_schema"], values)
             )

@@ -1,13 +1,10 @@
-"""From what is entered in the form of a destination to its data."""
+"""From what is entered in the form of an MQTT destination to its data."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from ipaddress import IPv6Address
 from itertools import combinations
 import re
 from typing import Any, Final
 
-from homeassistant.config_entries import ConfigSubentry
 from homeassistant.const import (
     CONF_CLIENT_ID,
     CONF_HOST,
@@ -17,25 +14,12 @@ from homeassistant.const import (
     CONF_USERNAME,
 )
 from homeassistant.core import HomeAssistant
-from homeassistant.util import dt as dt_util
 
-from .certificates import (
-    CertificateError,
-    check_pair,
-    read_ca,
-    read_client_certificate,
-    read_key,
-)
-from .const import (
+from ...const import (
     CONF_ADVANCED,
     CONF_ALPN,
     CONF_BROKER,
-    CONF_CA,
-    CONF_CA_CERTIFICATE,
     CONF_CLEAN_SESSION,
-    CONF_CLIENT_CERTIFICATE,
-    CONF_CLIENT_KEY,
-    CONF_CLIENT_KEY_PASSWORD,
     CONF_CONNECT_TIMEOUT,
     CONF_DELIVERY,
     CONF_DISCONNECT_TIMEOUT,
@@ -48,13 +32,11 @@ from .const import (
     CONF_QOS,
     CONF_RAW,
     CONF_SECURITY,
-    CONF_SERVER_NAME,
     CONF_SESSION_EXPIRY,
     CONF_TLS,
     CONF_TOPIC_BASE,
     CONF_TRANSPORT,
     CONF_UNIX_PATH,
-    CONF_USE_CLIENT_CERTIFICATE,
     CONF_USER_PROPERTIES,
     CONF_VALUES,
     CONF_WEBSOCKET_HEADERS,
@@ -62,23 +44,25 @@ from .const import (
     DEFAULT_PORT,
     DEFAULT_PORT_TLS,
     DEFAULT_WEBSOCKET_PATH,
-    SUBENTRY_DESTINATION,
-    Authorities,
     Broker,
     Transport,
 )
-from .destinations.mqtt_connection import new_client_id
-from .forms import lines, plain_number
-from .layouts.topics import is_valid_base, safe_part
-from .publisher import layout_settings
-from .settings import (
-    broker_place,
-    connection_data,
-    delivery_data,
-    place,
-    split_property,
+from ...destinations.mqtt_connection import new_client_id
+from ...forms import lines
+from ...layouts.topics import is_valid_base, safe_part
+from ...uploads import Uploads
+from ..entered import (
+    Entered,
+    InputError,
+    entered_delivery,
+    is_host,
+    plain,
+    port,
+    without_brackets,
 )
-from .uploads import Uploads
+from ..security import TLS_DEFAULTS, async_security
+from .publisher import layout_settings
+from .settings import connection_data, split_property
 
 # The layouts for records; what is published raw is set under advanced settings.
 LAYOUTS: Final = (CONF_FIELDS, CONF_VALUES)
@@ -89,7 +73,6 @@ _MAX_TEXT: Final = 1024
 _MAX_UNIX_PATH: Final = 107
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
 _WEBSOCKET_PATH: Final = re.compile(r"/[!-~]{0,1023}")
-_CERTIFICATES: Final = (CONF_CA_CERTIFICATE, CONF_CLIENT_CERTIFICATE, CONF_CLIENT_KEY)
 _TRANSPORT: Final = (
     CONF_TRANSPORT,
     CONF_WEBSOCKET_PATH,
@@ -101,27 +84,13 @@ _NOWHERE: Final[Mapping[str, Any]] = {
     CONF_HOST: "",
     CONF_PORT: DEFAULT_PORT,
     CONF_TLS: False,
-    CONF_SERVER_NAME: None,
+    **TLS_DEFAULTS,
     CONF_ALPN: [],
-    **dict.fromkeys(_CERTIFICATES),
     CONF_TRANSPORT: Transport.TCP.value,
     CONF_WEBSOCKET_PATH: DEFAULT_WEBSOCKET_PATH,
     CONF_WEBSOCKET_HEADERS: {},
     CONF_UNIX_PATH: None,
 }
-
-
-class InputError(Exception):
-    """Something in a section of the form that cannot be used."""
-
-
-@dataclass(slots=True)
-class Entered:
-    """What a form says of a destination, what is wrong with it, and what the errors name."""
-
-    data: dict[str, Any]
-    errors: dict[str, str] = field(default_factory=dict)
-    placeholders: dict[str, str] = field(default_factory=lambda: {"date": ""})
 
 
 async def async_destination_data(
@@ -140,8 +109,8 @@ async def async_destination_data(
     entered = Entered(
         {
             CONF_BROKER: user_input.get(CONF_BROKER, Broker.CUSTOM.value),
-            CONF_HOST: _without_brackets(user_input[CONF_HOST]),
-            CONF_PORT: _port(user_input[CONF_PORT]),
+            CONF_HOST: without_brackets(user_input[CONF_HOST]),
+            CONF_PORT: port(user_input[CONF_PORT]),
             CONF_USERNAME: user_input.get(CONF_USERNAME) or None,
             CONF_PASSWORD: user_input.get(CONF_PASSWORD) or None,
             CONF_TOPIC_BASE: _base(advanced),
@@ -160,24 +129,16 @@ async def async_destination_data(
         # Who fills in the form by hand may leave a section out.
         said = user_input.get(name) or layout_settings(previous, name)
         data[name] = {**said, CONF_TOPIC_BASE: _base(said)}
-    delivery = user_input.get(CONF_DELIVERY) or delivery_data(previous)
-    data[CONF_DELIVERY] = {key: _plain(value) for key, value in delivery.items()}
+    data[CONF_DELIVERY] = entered_delivery(user_input, previous)
     if data[CONF_USERNAME] and not data[CONF_PASSWORD]:
         data[CONF_PASSWORD] = previous.get(CONF_PASSWORD)
-    try:
+    with entered.collect():
         if data[CONF_BROKER] == Broker.CUSTOM:
+            said = user_input.get(CONF_SECURITY)
             data |= _transport(user_input.get(CONF_TRANSPORT), previous)
-            data |= await _async_security(
-                hass, uploads, user_input.get(CONF_SECURITY), previous
-            )
+            data |= await async_security(hass, uploads, said, previous)
+            data[CONF_ALPN] = _alpn(said, previous)
         data |= _advanced(advanced)
-    except CertificateError as err:
-        errors["base"] = err.fault.value
-        if err.date is not None:
-            date = dt_util.as_local(err.date).date()
-            entered.placeholders["date"] = date.isoformat()
-    except InputError as err:
-        errors["base"] = str(err)
     if error := _topic_error(data):
         errors["base"] = error
     elif safe_part(data[CONF_CLIENT_ID]) != data[CONF_CLIENT_ID]:
@@ -194,7 +155,7 @@ async def async_destination_data(
 
 def _check_address(data: dict[str, Any], errors: dict[str, str]) -> None:
     """Find what is wrong with host and port, and use the port of TLS where it is meant."""
-    if not _is_host(data[CONF_HOST]):
+    if not is_host(data[CONF_HOST]):
         errors[CONF_HOST] = "invalid_host"
     if data[CONF_PORT] is None:
         errors[CONF_PORT] = "invalid_port"
@@ -209,85 +170,17 @@ def _check_address(data: dict[str, Any], errors: dict[str, str]) -> None:
 # --- sections -----------------------------------------------------------------------------
 
 
-async def _async_security(
-    hass: HomeAssistant,
-    uploads: Uploads,
-    said: Mapping[str, Any] | None,
-    previous: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Return what is said of TLS; raises InputError and CertificateError."""
-    before = connection_data(previous)
-    kept = {key: before[key] for key in (CONF_SERVER_NAME, CONF_ALPN, *_CERTIFICATES)}
+def _alpn(said: Mapping[str, Any] | None, previous: Mapping[str, Any]) -> list[str]:
+    """Return the protocols that are offered in the handshake; raises InputError."""
     if said is None:
-        return {CONF_TLS: previous.get(CONF_TLS, False), **kept}
-    own = said[CONF_CA] == Authorities.OWN
-    client = said[CONF_USE_CLIENT_CERTIFICATE]
-    used = {CONF_CA_CERTIFICATE: own}
-    used |= dict.fromkeys((CONF_CLIENT_CERTIFICATE, CONF_CLIENT_KEY), client)
-    if any(said.get(key) and not (use and said[CONF_TLS]) for key, use in used.items()):
-        raise InputError("file_unused")
-    data = {
-        **(await async_certificates(hass, uploads, said, kept)),
-        **{key: None for key, use in used.items() if not use},
-    }
-    if own and data[CONF_CA_CERTIFICATE] is None:
-        raise InputError("ca_missing")
-    if client and None in (data[CONF_CLIENT_CERTIFICATE], data[CONF_CLIENT_KEY]):
-        raise InputError("client_certificate_missing")
-    server_name = (said.get(CONF_SERVER_NAME) or "").strip() or None
-    if server_name is not None and not is_server_name(server_name):
-        raise InputError("invalid_server_name")
+        kept: list[str] = connection_data(previous)[CONF_ALPN]
+        return kept
     alpn = lines(said.get(CONF_ALPN, ()))
     if len(alpn) > MAX_LINES or not all(
         name.isascii() and name.isprintable() and len(name) < 256 for name in alpn
     ):
         raise InputError("invalid_alpn")
-    return {
-        CONF_TLS: said[CONF_TLS],
-        **data,
-        CONF_SERVER_NAME: server_name,
-        CONF_ALPN: alpn,
-    }
-
-
-async def async_certificates(
-    hass: HomeAssistant,
-    uploads: Uploads,
-    said: Mapping[str, Any],
-    kept: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Return the certificates and the key that were uploaded, else those that are kept.
-
-    Raises InputError where a file is gone, and CertificateError where it cannot be used.
-    """
-    try:
-        files = {
-            key: await uploads.async_read(hass, file_id)
-            for key in _CERTIFICATES
-            if (file_id := said.get(key))
-        }
-    except ValueError as err:
-        raise InputError("upload_gone") from err
-    password = said.get(CONF_CLIENT_KEY_PASSWORD)
-    return await hass.async_add_executor_job(_read_files, files, password, kept)
-
-
-def _read_files(
-    files: Mapping[str, bytes], password: str | None, kept: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return what is in files, else what is kept; blocks, raises CertificateError."""
-    now = dt_util.utcnow()
-    data = {key: kept[key] for key in _CERTIFICATES}
-    if ca := files.get(CONF_CA_CERTIFICATE):
-        data[CONF_CA_CERTIFICATE] = read_ca(ca, now)
-    if certificate := files.get(CONF_CLIENT_CERTIFICATE):
-        data[CONF_CLIENT_CERTIFICATE] = read_client_certificate(certificate, now)
-    if key := files.get(CONF_CLIENT_KEY):
-        data[CONF_CLIENT_KEY] = read_key(key, password)
-    pair = data[CONF_CLIENT_CERTIFICATE], data[CONF_CLIENT_KEY]
-    if None not in pair:
-        check_pair(*pair)
-    return data
+    return alpn
 
 
 def _transport(
@@ -353,7 +246,7 @@ def _advanced(said: Mapping[str, Any]) -> dict[str, Any]:
         CONF_MESSAGE_EXPIRY: None if expiry is None else int(expiry),
         CONF_USER_PROPERTIES: properties,
         **{
-            key: _plain(said[key])
+            key: plain(said[key])
             for key in (
                 CONF_CONNECT_TIMEOUT,
                 CONF_DISCONNECT_TIMEOUT,
@@ -370,11 +263,6 @@ def _is_property(text: str) -> bool:
     return bool(name) and "=" in text and text.isprintable() and len(text) < _MAX_TEXT
 
 
-def _plain(value: Any) -> Any:
-    """Return a number as it would be written, and all else as it is."""
-    return plain_number(value) if isinstance(value, float) else value
-
-
 # --- topics -------------------------------------------------------------------------------
 
 
@@ -384,7 +272,7 @@ def _base(data: Mapping[str, Any]) -> str:
     return base.strip().strip("/")
 
 
-def _bases(data: Mapping[str, Any]) -> list[str]:
+def bases(data: Mapping[str, Any]) -> list[str]:
     """Return the topic bases under which a destination publishes.
 
     That of raw is always one of them, for the heartbeats of scanners go there.
@@ -398,69 +286,13 @@ def _bases(data: Mapping[str, Any]) -> list[str]:
 
 def _topic_error(data: Mapping[str, Any]) -> str | None:
     """Return what is wrong with the topic bases of a destination."""
-    bases = [data[CONF_TOPIC_BASE], *(data[name][CONF_TOPIC_BASE] for name in LAYOUTS)]
-    if not all(map(is_valid_base, bases)):
+    all_bases = [
+        data[CONF_TOPIC_BASE],
+        *(data[name][CONF_TOPIC_BASE] for name in LAYOUTS),
+    ]
+    if not all(map(is_valid_base, all_bases)):
         return "invalid_topic_base"
-    for one, other in combinations(_bases(data), 2):
+    for one, other in combinations(bases(data), 2):
         if f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/"):
             return "topic_bases_overlap"
     return None
-
-
-def conflict(
-    data: Mapping[str, Any], others: Iterable[ConfigSubentry]
-) -> tuple[str, str] | None:
-    """Return a topic base that another destination uses on the same broker, and its title.
-
-    Two would publish everything twice there, and each would clear what the other keeps.
-    """
-    for other in others:
-        if (
-            other.subentry_type == SUBENTRY_DESTINATION
-            and broker_place(other.data) == broker_place(data)
-            and (shared := set(_bases(data)).intersection(_bases(other.data)))
-        ):
-            return min(shared), other.title
-    return None
-
-
-def is_taken(data: Mapping[str, Any], others: Iterable[ConfigSubentry]) -> bool:
-    """Tell whether another destination has the same broker and topics."""
-    return any(other.unique_id == place(data) for other in others)
-
-
-# --- addresses ----------------------------------------------------------------------------
-
-
-def _port(number: float) -> int | None:
-    """Return the port that a number is, if it is one."""
-    return int(number) if 1 <= number <= 65535 and number == int(number) else None
-
-
-def _without_brackets(host: str) -> str:
-    """Return a host as it was entered, an IPv6 address without its brackets."""
-    return host.strip().removeprefix("[").removesuffix("]")
-
-
-def _is_host(host: str) -> bool:
-    """Tell whether a text can be the name or the address of a machine, and is no more."""
-    if ":" in host:
-        try:
-            IPv6Address(host)
-        except ValueError:
-            return False
-        return True
-    return (
-        0 < len(host) <= 253
-        and host.isprintable()
-        and set(host).isdisjoint("/ @?#\\[]")
-    )
-
-
-def is_server_name(name: str) -> bool:
-    """Tell whether TLS can ask for a name."""
-    try:
-        name.encode("idna")
-    except UnicodeError:
-        return False
-    return _is_host(name) and not name.startswith(".")
