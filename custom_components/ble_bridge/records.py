@@ -11,7 +11,7 @@ Their times are Unix times in seconds.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 from habluetooth import BluetoothServiceInfoBleak as Advertisement
 
@@ -184,12 +184,15 @@ class Route:
     """Where a sighting's advertisements go at one destination.
 
     `head` is the MQTT topic as it stands in a PUBLISH packet: two bytes of length, then
-    UTF-8 (MQTT 5, 1.5.4).
+    UTF-8 (MQTT 5, 1.5.4). `parts` is what the destination's layout keeps of a payload while
+    it stays the same, built when the sighting had this `version`.
     """
 
     head: bytes
     tally: Tally
     qos: int = 0
+    version: int = -1
+    parts: Any = None
 
 
 @dataclass(slots=True, eq=False)
@@ -200,7 +203,8 @@ class Sighting:
     of the last advertisement (`CLOCK_MONOTONIC`, seconds), and `rssi` (dBm) that of the last
     one of a device which the user has added. `tail` is the raw layout's,
     and is None when the payload has changed since it was built; `routes` holds one entry
-    per destination.
+    per destination. `version` counts the changes of the payload; `device` is that which the
+    user has added, or None.
     """
 
     scanner: Scanner
@@ -218,6 +222,8 @@ class Sighting:
     prefix: bytes = b""
     tail: bytes | None = None
     routes: dict[object, Route] = field(default_factory=dict)
+    version: int = 0
+    device: DeviceIdentity | None = None
 
     def update(self, advertisement: Advertisement) -> bool:
         """Take over the payload of an advertisement, and tell whether it changed.
@@ -269,4 +275,5 @@ class Sighting:
         self.tx_power = advertisement.tx_power
         if changed:
             self.tail = None
+            self.version += 1
         return changed
