@@ -11,7 +11,7 @@ Their times are Unix times in seconds.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 from habluetooth import BluetoothServiceInfoBleak as Advertisement
 
@@ -183,13 +183,16 @@ class Tally:
 class Route:
     """Where a sighting's advertisements go at one destination.
 
-    `head` is the MQTT topic as it stands in a PUBLISH packet: two bytes of length, then
-    UTF-8 (MQTT 5, 1.5.4).
+    `head` is the address as the connection writes it: an MQTT topic with its length, a NATS
+    subject. `parts` are what the layout need not build again, and `version` is that of the
+    payload for which they were built.
     """
 
     head: bytes
     tally: Tally
     qos: int = 0
+    version: int = -1
+    parts: Any = None
 
 
 @dataclass(slots=True, eq=False)
@@ -198,9 +201,9 @@ class Sighting:
 
     The attributes from `raw` to `connectable` are those of the last payload; `time` is that
     of the last advertisement (`CLOCK_MONOTONIC`, seconds), and `rssi` (dBm) that of the last
-    one of a device which the user has added. `tail` is the raw layout's,
-    and is None when the payload has changed since it was built; `routes` holds one entry
-    per destination.
+    one of a device which the user has added. `tail` is the raw layout's, and is None when
+    the payload has changed since it was built; `version` counts the payloads; `routes` holds
+    one entry per destination.
     """
 
     scanner: Scanner
@@ -218,6 +221,7 @@ class Sighting:
     prefix: bytes = b""
     tail: bytes | None = None
     routes: dict[object, Route] = field(default_factory=dict)
+    version: int = 0
 
     def update(self, advertisement: Advertisement) -> bool:
         """Take over the payload of an advertisement, and tell whether it changed.
@@ -269,4 +273,5 @@ class Sighting:
         self.tx_power = advertisement.tx_power
         if changed:
             self.tail = None
+            self.version += 1
         return changed
