@@ -40,7 +40,9 @@ STREAM: Final = "BENCH"
 class BleBridge:
     """The integration, with a destination of another kind than MQTT."""
 
-    def __init__(self, hass: HomeAssistant, kind: KindName, form: dict[str, Any]) -> None:
+    def __init__(
+        self, hass: HomeAssistant, kind: KindName, form: dict[str, Any]
+    ) -> None:
         """Initialize with what is entered in the form; the rest is as it is by default."""
         self._hass = hass
         self._kind = kind
