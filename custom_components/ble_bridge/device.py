@@ -103,6 +103,14 @@ class Counters:
     undecoded: int = 0
     errors: dict[str, int] = field(default_factory=dict)
 
+    def add(self, other: Counters) -> None:
+        """Count what was counted elsewhere too."""
+        self.readings += other.readings
+        self.late += other.late
+        self.undecoded += other.undecoded
+        for name, count in other.errors.items():
+            self.errors[name] = self.errors.get(name, 0) + count
+
 
 class Device:
     """What is known of a device, kept up by its packets."""
