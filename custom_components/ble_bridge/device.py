@@ -24,7 +24,7 @@ from .records import (
     Sighting,
     Value,
 )
-from .shaping import Shaper, Shaping
+from .shaping import Reason, Shaper, Shaping
 
 MAX_FIELDS: Final = 64
 # How long what a scanner heard counts for signal strength and nearest scanner (s).
@@ -305,6 +305,11 @@ class Device:
             )
             self.manufacturer = decoded.manufacturer
             self._owner.on_values(self, [MODEL])
+
+    @property
+    def left_out(self) -> Mapping[Reason, int]:
+        """Return how many of its advertisements did not go out, by reason."""
+        return self.shaper.dropped if self.shaper else {}
 
     # --- what goes wrong ----------------------------------------------------------------
 

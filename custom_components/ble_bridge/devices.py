@@ -178,7 +178,7 @@ class Devices(Owner):
     def _remove(self, device: Device) -> None:
         """Let go of a device whose subentry is gone."""
         device.end_alerts(time.time())
-        _count(self._removed, device.counters, device.shaper and device.shaper.dropped)
+        _count(self._removed, device.counters, device.left_out)
         del self.by_id[device.subentry_id]
         self._resolver.remove(device.subentry_id)
         if (address := device.settings.address) is not None:
@@ -206,7 +206,7 @@ class Devices(Owner):
         totals = Counters(), Counter[Reason]()
         _count(totals, *self._removed)
         for device in self.by_id.values():
-            _count(totals, device.counters, device.shaper and device.shaper.dropped)
+            _count(totals, device.counters, device.left_out)
         return totals
 
     def _find(self, address: str) -> Device | None:
@@ -522,8 +522,8 @@ def alert_key(watch: Watch) -> str:
 def _count(
     totals: tuple[Counters, Counter[Reason]],
     counters: Counters,
-    left_out: Mapping[Reason, int] | None,
+    left_out: Mapping[Reason, int],
 ) -> None:
     """Add what was counted of one device, or of several."""
     totals[0].add(counters)
-    totals[1].update(left_out or {})
+    totals[1].update(left_out)
