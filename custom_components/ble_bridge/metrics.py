@@ -53,11 +53,11 @@ def _single(name: str, text: str, value: float) -> _Family:
 
 @dataclass(frozen=True, slots=True)
 class _DestinationFigure:
-    """A figure of a destination."""
+    """A figure of a destination; None where there is none yet."""
 
     name: str
     text: str
-    value: Callable[[Destination[Any]], float]
+    value: Callable[[Destination[Any]], float | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +87,8 @@ _DESTINATION_FIGURES: Final = (
     ),
     _DestinationFigure(
         "ble_bridge_last_delivery_timestamp_seconds",
-        "When a record was delivered last, in Unix time; 0 where none was",
-        lambda destination: destination.last_delivery or 0,
+        "When a record was delivered last, in Unix time",
+        lambda destination: destination.last_delivery,
     ),
     _DestinationFigure(
         "ble_bridge_stored_records",
@@ -333,7 +333,8 @@ def _destinations(entry: BleBridgeConfigEntry, bridge: Bridge) -> Iterator[Metri
     for figure in _DESTINATION_FIGURES:
         family = _family(figure.name, figure.text, _DESTINATION)
         for labels, destination, _ in named:
-            family.add_metric(labels, figure.value(destination))
+            if (value := figure.value(destination)) is not None:
+                family.add_metric(labels, value)
         yield family
     flows = [_Flow(labels, destination) for labels, destination, _ in named]
     for record_figure in _RECORD_FIGURES:
