@@ -611,13 +611,16 @@ async def test_manifest(hass: HomeAssistant) -> None:
     assert all(owner.startswith("@") for owner in manifest["codeowners"])
     for key in ("documentation", "issue_tracker"):
         assert manifest[key].startswith("https://")
-    # The libraries that decode, and no more: Home Assistant's own MQTT integration brings
-    # paho-mqtt along.
+    # The libraries that decode, and what writes metrics: Home Assistant's own MQTT
+    # integration brings paho-mqtt along.
     requirements = manifest["requirements"]
     assert requirements == sorted(requirements, key=str.lower)
     assert [re.split("[=>]=", name)[0] for name in requirements] == sorted(
-        (library.name for library in LIBRARIES), key=str.lower
+        ["prometheus-client", *(library.name for library in LIBRARIES)], key=str.lower
     )
+    prometheus = await async_get_integration(hass, "prometheus")
+    lowest = {name.replace("==", ">=") for name in prometheus.requirements}
+    assert lowest <= set(requirements)
     assert MQTT_DOMAIN in manifest["after_dependencies"]
     mqtt = await async_get_integration(hass, MQTT_DOMAIN)
     assert any(name.startswith("paho-mqtt==") for name in mqtt.requirements)

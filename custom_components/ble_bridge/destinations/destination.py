@@ -332,14 +332,27 @@ class Destination[ConnectionT: Connection]:
     def measure(self) -> None:
         """Work out rate (messages a second) and latency (ms) since the last call."""
         now, sent = asyncio.get_running_loop().time(), self.delivered
-        outbox = self.outbox
-        then, sent_then, latency_then, count_then = self._measured
+        meters = self.delivery.meters.values()
+        waited = sum(meter.latency_sum for meter in meters)
+        times = sum(sum(meter.latencies) for meter in meters)
+        then, sent_then, waited_then, times_then = self._measured
         self.rate = (sent - sent_then) / (now - then) if now > then else None
-        count = outbox.latency_count - count_then
-        self.latency = (
-            (outbox.latency_sum - latency_then) / count * 1000 if count else None
-        )
-        self._measured = now, sent, outbox.latency_sum, outbox.latency_count
+        count = times - times_then
+        self.latency = (waited - waited_then) / count * 1000 if count else None
+        self._measured = now, sent, waited, times
+
+    @property
+    def last_delivery(self) -> float | None:
+        """Return when anything was delivered last (Unix time, s)."""
+        times = [m.last for m in self.delivery.meters.values() if m.last is not None]
+        if not times:
+            return None
+        return time.time() - (asyncio.get_running_loop().time() - max(times))
+
+    @property
+    def is_store_failed(self) -> bool:
+        """Tell whether what has to be on disk is not."""
+        return self.delivery.journal is not None and self.delivery.journal.failed
 
     # --- the connection -----------------------------------------------------------------
 
