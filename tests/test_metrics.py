@@ -30,6 +30,7 @@ from scripts.simulation.subscriber import Subscriber
 
 from .conftest import (
     ADDRESS,
+    RAW,
     SimulatedScanner,
     destination_data,
     is_connected,
@@ -126,7 +127,7 @@ async def test_formats(
     client = await hass_client()
     accept = "application/openmetrics-text;version=1.0.0,text/plain;q=0.5,*/*;q=0.1"
     response = await client.get(METRICS, headers={"Accept": accept})
-    assert response.headers["Content-Type"] == OPENMETRICS
+    assert response.headers["Content-Type"].startswith(OPENMETRICS)
     text = await response.text()
     assert text.endswith("# EOF\n")
     openmetrics = Scrape(list(parse_openmetrics(text)))  # type: ignore[no-untyped-call]
@@ -342,6 +343,36 @@ def compare_destination(found: Scrape, subentry_id: str, said: dict[str, Any]) -
         ]
         assert buckets == sorted(buckets)
         assert buckets[-1] == count
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+async def test_bytes(
+    add_scanner: Callable[..., SimulatedScanner],
+    setup: Setup,
+    scrape: ScrapeNow,
+    qos: int,
+) -> None:
+    """Bytes are those of the payloads that went out, not of those too large for it."""
+    scanner = add_scanner()
+    async with (
+        Mosquitto(config_lines=["max_packet_size 400"]) as broker,
+        Subscriber(broker.port, "ble/raw/#") as subscriber,
+    ):
+        entry = await setup(destination_data(broker.port, qos=qos))
+        (destination,) = entry.runtime_data.destinations.values()
+        for number in range(30):
+            name = "x" * (number % 3 * 100)
+            scanner.hear(f"C0:00:00:00:01:{number:02X}", raw=RAW, name=name)
+        await subscriber.wait_for(lambda s: len(s.messages) == 20)
+        await wait_until(lambda: not destination.outbox.waiting)
+        found = await scrape()
+        size = sum(len(message.payload) for message in subscriber.messages)
+        of_kind = {"record_type": "advertisement"}
+        name = "ble_bridge_records_dropped_total"
+        assert found.total(name, reason="failed") == 10
+        assert found.total("ble_bridge_delivered_bytes_total", **of_kind) == size
+        acknowledged = found.total("ble_bridge_acknowledged_bytes_total", **of_kind)
+        assert acknowledged == (size if qos else 0)
 
 
 async def test_names_of_the_specification(
