@@ -39,6 +39,7 @@ from .conftest import (
 from .destinations.faults import DROPPED, arrived, stream
 from .devices.home import KEY, bthome, encrypted
 from .devices.test_outage import WARM
+from .layouts.samples import structure
 
 SECOND = "C0:00:00:00:00:02"
 METRICS = f"/api/{DOMAIN}/metrics"
@@ -355,14 +356,14 @@ async def test_bytes(
     """Bytes are those of the payloads that went out, not of those too large for it."""
     scanner = add_scanner()
     async with (
-        Mosquitto(config_lines=["max_packet_size 400"]) as broker,
+        Mosquitto(config_lines=["max_packet_size 600"]) as broker,
         Subscriber(broker.port, "ble/raw/#") as subscriber,
     ):
         entry = await setup(destination_data(broker.port, qos=qos))
         (destination,) = entry.runtime_data.destinations.values()
         for number in range(30):
-            name = "x" * (number % 3 * 100)
-            scanner.hear(f"C0:00:00:00:01:{number:02X}", raw=RAW, name=name)
+            raw = RAW + structure(9, b"x" * (number % 3 * 50))
+            scanner.hear(f"C0:00:00:00:01:{number:02X}", raw=raw)
         await subscriber.wait_for(lambda s: len(s.messages) == 20)
         await wait_until(lambda: not destination.outbox.waiting)
         found = await scrape()
