@@ -30,6 +30,7 @@ from scripts.simulation.subscriber import Subscriber
 
 from .conftest import (
     ADDRESS,
+    RAW,
     SimulatedScanner,
     destination_data,
     is_connected,
@@ -38,6 +39,7 @@ from .conftest import (
 from .destinations.faults import DROPPED, arrived, stream
 from .devices.home import KEY, bthome, encrypted
 from .devices.test_outage import WARM
+from .layouts.samples import structure
 
 SECOND = "C0:00:00:00:00:02"
 METRICS = f"/api/{DOMAIN}/metrics"
@@ -126,7 +128,7 @@ async def test_formats(
     client = await hass_client()
     accept = "application/openmetrics-text;version=1.0.0,text/plain;q=0.5,*/*;q=0.1"
     response = await client.get(METRICS, headers={"Accept": accept})
-    assert response.headers["Content-Type"] == OPENMETRICS
+    assert response.headers["Content-Type"].startswith(OPENMETRICS)
     text = await response.text()
     assert text.endswith("# EOF\n")
     openmetrics = Scrape(list(parse_openmetrics(text)))  # type: ignore[no-untyped-call]
@@ -342,6 +344,36 @@ def compare_destination(found: Scrape, subentry_id: str, said: dict[str, Any]) -
         ]
         assert buckets == sorted(buckets)
         assert buckets[-1] == count
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+async def test_bytes(
+    add_scanner: Callable[..., SimulatedScanner],
+    setup: Setup,
+    scrape: ScrapeNow,
+    qos: int,
+) -> None:
+    """Bytes are those of the payloads that went out, not of those too large for it."""
+    scanner = add_scanner()
+    async with (
+        Mosquitto(config_lines=["max_packet_size 600"]) as broker,
+        Subscriber(broker.port, "ble/raw/#") as subscriber,
+    ):
+        entry = await setup(destination_data(broker.port, qos=qos))
+        (destination,) = entry.runtime_data.destinations.values()
+        for number in range(30):
+            raw = RAW + structure(9, b"x" * (number % 3 * 50))
+            scanner.hear(f"C0:00:00:00:01:{number:02X}", raw=raw)
+        await subscriber.wait_for(lambda s: len(s.messages) == 20)
+        await wait_until(lambda: not destination.outbox.waiting)
+        found = await scrape()
+        size = sum(len(message.payload) for message in subscriber.messages)
+        of_kind = {"record_type": "advertisement"}
+        name = "ble_bridge_records_dropped_total"
+        assert found.total(name, reason="failed") == 10
+        assert found.total("ble_bridge_delivered_bytes_total", **of_kind) == size
+        acknowledged = found.total("ble_bridge_acknowledged_bytes_total", **of_kind)
+        assert acknowledged == (size if qos else 0)
 
 
 async def test_names_of_the_specification(
