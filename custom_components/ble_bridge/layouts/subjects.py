@@ -32,7 +32,7 @@ MAX_NAMESPACE: Final = 200
 _RAW: Final = "raw"
 _SCANNER: Final = "scanner"
 # Device IDs whose subjects would be those of something else.
-RESERVED_DEVICE_IDS: Final = frozenset({_RAW, _SCANNER})
+RESERVED_TOKENS: Final = frozenset({_RAW, _SCANNER})
 # What separates or matches, and all but the printable ASCII: blanks, controls, and what
 # clients need not understand (NATS, ADR-6).
 _UNSAFE: Final = re.compile(r"[^!-~]|[.*>]")
