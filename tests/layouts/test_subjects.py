@@ -421,7 +421,7 @@ def test_advertisement(changes: dict[str, Any], expected: dict[str, Any]) -> Non
 def test_the_same_as_in_json(packet: Advertisement) -> None:
     """Both layouts say the same of any packet, at the same millisecond."""
     with set_clock(Clock()):
-        said = validated(RawLayout().payload(sighting(), packet))
+        said = validated(RawLayout().payload(route(), sighting(), packet))
         message = published(packet)
     moment = datetime.fromisoformat(said["timestamp"]).timestamp()
     assert message.timestamp.ToMilliseconds() == round(moment * 1000)

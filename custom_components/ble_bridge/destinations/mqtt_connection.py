@@ -7,7 +7,6 @@ and they run in the loop's executor.
 
 import asyncio
 from collections.abc import Callable
-import contextlib
 from dataclasses import dataclass, field
 from enum import StrEnum
 import logging

@@ -151,6 +151,7 @@ class NatsConnection:
         self._inbox = b""
         self._numbers = itertools.count(1)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._publishing: asyncio.Task[None] | None = None
         self._is_open = False
         self._is_ended = False
         # That something which opening the connection takes is not permitted.
@@ -159,7 +160,11 @@ class NatsConnection:
     # --- opening ------------------------------------------------------------------------
 
     async def async_open(
-        self, settings: NatsSettings, server: str, server_name: str | None, tls: TlsContext
+        self,
+        settings: NatsSettings,
+        server: str,
+        server_name: str | None,
+        tls: TlsContext,
     ) -> None:
         """Connect to a server; raises ConnectError."""
         try:
@@ -266,9 +271,7 @@ class NatsConnection:
         """See to streams, and listen to what is acknowledged; raises ConnectError."""
         opening = self._loop.create_task(self._async_set_up(settings))
         # What is not permitted is not answered.
-        await asyncio.wait(
-            (opening, self._denial), return_when=asyncio.FIRST_COMPLETED
-        )
+        await asyncio.wait((opening, self._denial), return_when=asyncio.FIRST_COMPLETED)
         if self._denial.done():
             opening.cancel()
             raise ConnectError(Problem.NOT_AUTHORIZED)
@@ -344,7 +347,8 @@ class NatsConnection:
                 )
         batch = b"".join(pieces)
         if (writer := self._writer) is None:
-            return len(batch), self._tell_when_done(self._async_publish(messages))
+            self._publishing = self._begin(self._async_publish(messages))
+            return len(batch), self._tell_when_done(self._async_wait_published())
         writer.write(batch)
         if not writer.transport.get_write_buffer_size():
             return len(batch), None
@@ -356,6 +360,7 @@ class NatsConnection:
 
         async def tell() -> None:
             await writing
+            await asyncio.sleep(0)  # Who writes is to know the number first
             if self.listener is not None and not self._is_ended:
                 self.listener.on_written(number)
 
@@ -363,18 +368,25 @@ class NatsConnection:
         return number
 
     async def _async_publish(self, messages: Iterable[Outgoing]) -> None:
-        """Publish messages through nats-py, one by one."""
+        """Publish messages through nats-py, one by one, and wait until it has written them."""
+        client = self._client
         for subject, payload, number, message_id in messages:
             if number is None:
-                await self._client.publish(subject.decode(), payload)
+                await client.publish(subject.decode(), payload)
                 continue
-            await self._client.publish(
+            await client.publish(
                 subject.decode(),
                 payload,
                 f"{self._inbox.decode()}{number}",
                 {"Nats-Msg-Id": message_id.decode()},
             )
-        await self._client.flush(_FOREVER)
+        while client.pending_data_size:  # noqa: ASYNC110 - nats-py tells nobody
+            await asyncio.sleep(0.001)
+
+    async def _async_wait_published(self) -> None:
+        """Wait until nats-py has written what it was given."""
+        if self._publishing is not None:
+            await asyncio.wait([self._publishing])
 
     def flush(self) -> int:
         """Ask the server whether it has all that was sent; `on_flushed` gives the number."""
@@ -393,11 +405,10 @@ class NatsConnection:
 
         Not with nats-py's `flush`, which returns at once where nothing is read any more.
         """
-        while self._writer is None and self._client.pending_data_size:
-            await asyncio.sleep(0)
+        await self._async_wait_published()
         await self._client.rtt(_FOREVER)
 
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Do something while the connection is there; begin at once."""
 
         async def guarded() -> None:
@@ -409,6 +420,7 @@ class NatsConnection:
         if not task.done():
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+        return task
 
     # --- closing ------------------------------------------------------------------------
 
@@ -498,7 +510,7 @@ def _refusal(data: bytes) -> Problem | None:
     try:
         error = orjson.loads(data)["error"]
         code, kind = error.get("err_code"), error.get("code")
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except ValueError, TypeError, KeyError, AttributeError:
         return Problem.REJECTED
     if code in _NO_ROOM:
         return Problem.QUOTA_EXCEEDED
@@ -523,7 +535,9 @@ def _problem(err: Exception, writer: asyncio.StreamWriter | None) -> Problem:
     said = str(err).lower()
     if not isinstance(err, NatsError):
         return Problem.UNEXPECTED
-    return next((problem for part, problem in _ENDINGS if part in said), Problem.REFUSED)
+    return next(
+        (problem for part, problem in _ENDINGS if part in said), Problem.REFUSED
+    )
 
 
 class NatsConnector:

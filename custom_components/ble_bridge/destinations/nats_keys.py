@@ -49,14 +49,14 @@ def read_seed(seed: str) -> UserKey:
         raise ValueError("Not the seed of a user")
     private = Ed25519PrivateKey.from_private_bytes(content[2:])
     public = bytes((_USER,)) + private.public_key().public_bytes_raw()
-    return UserKey(
-        b32encode(public + _checksum(public)).decode().rstrip("="), private
-    )
+    return UserKey(b32encode(public + _checksum(public)).decode().rstrip("="), private)
 
 
 def read_credentials(text: str) -> tuple[str, str]:
     """Return the token and the seed in a `.creds` file; raises ValueError."""
-    if (token := _JWT.search(text)) is None or (seed := _USER_SEED.search(text)) is None:
+    if (token := _JWT.search(text)) is None or (
+        seed := _USER_SEED.search(text)
+    ) is None:
         raise ValueError("Not a credentials file")
     read_seed(seed[1])
     return token[1], seed[1]

@@ -12,7 +12,7 @@ from hashlib import blake2b
 import logging
 from typing import Final, override
 
-from ..records import RecordKind, Route
+from ..records import RecordKind
 from .delivery import Delivery
 from .errors import Problem
 from .nats_connection import NatsConnection, Outgoing
