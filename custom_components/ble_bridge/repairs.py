@@ -36,9 +36,11 @@ _CERTIFICATES: Final = (
     Problem.CERTIFICATE_NAME,
     Problem.CLIENT_CERTIFICATE_REFUSED,
 )
+_STREAMS: Final = (Problem.JETSTREAM_MISSING, Problem.STREAM_CONFLICT)
 _ISSUES: Final = (
     *("client_id_taken", "broker_missing", "broker_refused", "broker_certificate"),
     *_CERTIFICATES,
+    *_STREAMS,
 )
 # What a broker refuses over a connection.
 _REFUSALS: Final = (Problem.NOT_AUTHORIZED, Problem.QUOTA_EXCEEDED, Problem.TOO_LARGE)
@@ -70,6 +72,8 @@ def async_update(
         _block(hass, "client_id_taken", entry, subentry, is_fixable=True)
     elif problem is Problem.BROKER_MISSING:
         _block(hass, "broker_missing", entry, subentry)
+    elif problem in _STREAMS:
+        _block(hass, problem.value, entry, subentry)
     elif problem in _CERTIFICATES and ours:
         _block(hass, problem.value, entry, subentry, is_fixable=True)
     elif problem in _CERTIFICATES:

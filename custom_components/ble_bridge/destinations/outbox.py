@@ -42,6 +42,15 @@ def mark_resent(payload: bytes) -> bytes:
     return b"{" + _JSON_MARK if payload == b"{}" else payload[:-1] + b"," + _JSON_MARK
 
 
+def unmarked(payload: bytes) -> bytes:
+    """Return a payload as it was before it was marked as one that may have come before."""
+    if not payload.startswith(b"{"):
+        return payload.removesuffix(_PROTOBUF_MARK)
+    if not payload.endswith(_JSON_MARK):
+        return payload
+    return payload[: -len(_JSON_MARK)].removesuffix(b",") + b"}"
+
+
 class Queue(deque[Passing]):
     """Advertisements that wait, and how many bytes they are."""
 

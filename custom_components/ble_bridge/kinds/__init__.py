@@ -7,12 +7,14 @@ from typing import Any, Final
 from ..const import CONF_KIND
 from .kind import Kind
 from .mqtt import MqttKind
+from .nats import NatsKind
 
 
 class KindName(StrEnum):
     """How the kinds are called in data, and in the steps of forms."""
 
     MQTT = "mqtt"
+    NATS = "nats"
 
     @property
     def step(self) -> str:
@@ -20,7 +22,10 @@ class KindName(StrEnum):
         return f"to_{self}"
 
 
-KINDS: Final[Mapping[KindName, Kind]] = {KindName.MQTT: MqttKind()}
+KINDS: Final[Mapping[KindName, Kind]] = {
+    KindName.MQTT: MqttKind(),
+    KindName.NATS: NatsKind(),
+}
 
 
 def kind_of(data: Mapping[str, Any]) -> Kind:
