@@ -7,18 +7,10 @@ import importlib
 import logging
 import os
 from pathlib import Path
-import signal
-from tempfile import TemporaryDirectory
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, Protocol, Self, override
 
-from .processes import (
-    LOOPBACK,
-    Process,
-    SimulationError,
-    find_program,
-    free_port,
-    is_port_free,
-)
+from .processes import LOOPBACK, SimulationError, free_port, is_port_free
+from .servers import Server
 
 ITERATIONS: Final = 101  # mosquitto_passwd's own default
 SALT_BYTES: Final = 12
@@ -48,14 +40,14 @@ def password_line(username: str, password: str) -> str:
     )
 
 
-class Mosquitto:
+class Mosquitto(Server):
     """A Mosquitto process with a configuration of its own.
 
-    `stop` and `start` keep the port; `freeze` makes it accept connections and never
-    answer. Without `users`, everybody may connect.
+    Without `users`, everybody may connect.
     """
 
     name = "Mosquitto"
+    program = "mosquitto"
     protocol = "auto"
 
     def __init__(
@@ -74,91 +66,17 @@ class Mosquitto:
         maps names to passwords; with a certificate and its key (PEM) the listener
         speaks TLS; the directory, by default a temporary one, must exist.
         """
-        self.port = port or free_port()
+        super().__init__(port, directory)
         self._config_lines = config_lines
         self._users = users or {}
         self._certificate = certificate
         self._key = key
-        self._temporary: TemporaryDirectory[str] | None = None
-        if directory is None:
-            self._temporary = TemporaryDirectory(prefix="ble-bridge-")
-            directory = Path(self._temporary.name)
-        self._directory = directory
-        self._process: Process | None = None
 
-    @staticmethod
-    def available() -> bool:
-        """Return whether there is a Mosquitto to run."""
-        return find_program("mosquitto") is not None
-
-    async def __aenter__(self) -> Self:
-        """Start the broker, and wait until it accepts connections."""
-        await self.start()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        """Stop the broker and remove its temporary directory."""
-        await self.stop()
-        if self._temporary:
-            self._temporary.cleanup()
-
-    async def start(self) -> None:
-        """Start the broker, and wait until it accepts connections."""
-        program = find_program("mosquitto")
-        if program is None:
-            raise SimulationError("Mosquitto is needed and was not found.")
-        if not is_port_free(self.port):
-            raise SimulationError(f"Port {self.port} for the MQTT broker is in use.")
+    @override
+    def _arguments(self) -> list[str | Path]:
         configuration = self._directory / "mosquitto.conf"
         configuration.write_text("\n".join(self._configuration()), encoding="utf-8")
-        self._process = Process(
-            self.name,
-            (program, "-c", configuration),
-            self._directory / "mosquitto.log",
-        )
-        self._process.start()
-        try:
-            await self._process.wait_accepting(self.port)
-        except BaseException:
-            await self.stop()
-            raise
-
-    async def stop(self) -> None:
-        """Stop the broker."""
-        if self._process:
-            await self._process.stop()
-            self._process = None
-
-    async def restart(self) -> None:
-        """Stop the broker and start it again, on the same port."""
-        await self.stop()
-        await self.start()
-
-    async def kill(self) -> None:
-        """End the broker without a warning, as a power cut does."""
-        self._signal(signal.SIGKILL)
-        await self.stop()
-
-    def reload(self) -> None:
-        """Have the files read anew that the configuration names."""
-        self._signal(signal.SIGHUP)
-
-    def freeze(self) -> None:
-        """Stop the process in its tracks: connections stay, and nothing answers."""
-        self._signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        """Let a frozen broker go on."""
-        self._signal(signal.SIGCONT)
-
-    def log(self, lines: int = 100) -> str:
-        """Return the last lines that the broker wrote."""
-        return self._process.log_tail(lines) if self._process else ""
-
-    def _signal(self, number: signal.Signals) -> None:
-        if self._process is None:
-            raise SimulationError("Mosquitto is not running.")
-        self._process.send_signal(number)
+        return ["-c", configuration]
 
     def _configuration(self) -> list[str]:
         """Return the lines of the configuration file, and write what it names."""
