@@ -82,7 +82,7 @@ async def _async_publish(call: ServiceCall) -> ServiceResponse:
             retain=call.data[CONF_RETAIN],
         )
     except ValueError as err:
-        raise _invalid("invalid_topic") from err
+        raise _invalid(destination.invalid_message) from err
     loop = asyncio.get_running_loop()
     began = loop.time()
     outcome = await destination.async_publish(message)

@@ -40,6 +40,18 @@ CONF_USER_PROPERTIES: Final = "user_properties"
 CONF_WEBSOCKET_HEADERS: Final = "websocket_headers"
 CONF_WEBSOCKET_PATH: Final = "websocket_path"
 
+# What an InfluxDB destination has beside
+CONF_API: Final = "api"
+CONF_BATCH_KILOBYTES: Final = "batch_kilobytes"
+CONF_BATCH_LINES: Final = "batch_lines"
+CONF_BATCH_SECONDS: Final = "batch_seconds"
+CONF_BUCKET: Final = "bucket"
+CONF_GZIP: Final = "gzip"
+CONF_MEASUREMENT: Final = "measurement"
+CONF_ORGANIZATION: Final = "organization"
+CONF_RETENTION_POLICY: Final = "retention_policy"
+CONF_SIGNALS: Final = "signals"
+
 # Delivery of a destination, beside the policy of each kind of record
 CONF_BUFFER_MEGABYTES: Final = "buffer_megabytes"
 CONF_BUFFER_RECORDS: Final = "buffer_records"
@@ -110,6 +122,14 @@ class Authorities(StrEnum):
 
     SYSTEM = "system"
     OWN = "own"
+
+
+class Signals(StrEnum):
+    """Of whose advertisements the signal strength is written."""
+
+    NONE = "none"
+    DEVICES = "devices"
+    ALL = "all"
 
 
 class Transport(StrEnum):

@@ -1,7 +1,7 @@
 """One device of the user's: its values, its presence, its alerts."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 import math
 import time
 from typing import Any, Final, Protocol
@@ -119,7 +119,10 @@ class Device:
         self.settings = settings
         self.decoder = decoder
         self.identity = DeviceIdentity(
-            settings.device_id, settings.address, settings.name
+            settings.device_id,
+            settings.address,
+            settings.name,
+            rotates=settings.irk is not None,
         )
         self.manufacturer: str | None = None
         self.values: dict[str, Value] = {}
@@ -292,9 +295,7 @@ class Device:
     def _identify(self, address: str, decoded: Decoded) -> None:
         """Take note of the address and the model."""
         if self.identity.address != address or self.identity.model != decoded.model:
-            self.identity = DeviceIdentity(
-                self.settings.device_id, address, self.settings.name, decoded.model
-            )
+            self.identity = replace(self.identity, address=address, model=decoded.model)
             self.manufacturer = decoded.manufacturer
             self._owner.on_values(self, [MODEL])
 
@@ -560,11 +561,10 @@ class Device:
         if isinstance(events, list):
             self.events = {str(name) for name in events[:MAX_FIELDS]}
         model, address = state.get("model"), state.get("address")
-        self.identity = DeviceIdentity(
-            self.settings.device_id,
-            address if isinstance(address, str) else self.settings.address,
-            self.settings.name,
-            model if isinstance(model, str) else None,
+        self.identity = replace(
+            self.identity,
+            address=address if isinstance(address, str) else self.settings.address,
+            model=model if isinstance(model, str) else None,
         )
         manufacturer = state.get("manufacturer")
         self.manufacturer = manufacturer if isinstance(manufacturer, str) else None

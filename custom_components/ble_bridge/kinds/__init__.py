@@ -5,6 +5,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from ..const import CONF_KIND
+from .influxdb import InfluxKind
 from .kind import Kind
 from .mqtt import MqttKind
 
@@ -13,6 +14,7 @@ class KindName(StrEnum):
     """How the kinds are called in data, and in the steps of forms."""
 
     MQTT = "mqtt"
+    INFLUXDB = "influxdb"
 
     @property
     def step(self) -> str:
@@ -20,7 +22,10 @@ class KindName(StrEnum):
         return f"to_{self}"
 
 
-KINDS: Final[Mapping[KindName, Kind]] = {KindName.MQTT: MqttKind()}
+KINDS: Final[Mapping[KindName, Kind]] = {
+    KindName.MQTT: MqttKind(),
+    KindName.INFLUXDB: InfluxKind(),
+}
 
 
 def kind_of(data: Mapping[str, Any]) -> Kind:
