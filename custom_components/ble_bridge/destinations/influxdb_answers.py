@@ -27,6 +27,8 @@ _BAD_LINES: Final = frozenset({400, 422})
 _PLACE: Final = re.compile(
     r"\b(?:bucket|org|orgID|organization|database|retention policy)\b"
 )
+# InfluxDB 1 says so with status 500 of a retention policy.
+_NOT_FOUND: Final = re.compile(r"\b(?:database|retention policy) not found\b")
 _DROPPED: Final = re.compile(r"\bdropped=(\d+)")
 # InfluxDB 1 and 2 repeat the lines that they cannot read; the cloud gives their numbers.
 _UNREADABLE: Final = re.compile(r"unable to parse '(.*?)': ")
@@ -122,6 +124,8 @@ def _problem(answer: Answer) -> Problem:
         return Problem.BUCKET_MISSING if known else Problem.NOT_INFLUXDB
     if status < 400 or status == 405:
         return Problem.NOT_INFLUXDB
+    if _NOT_FOUND.search(_message(answer.text)):
+        return Problem.BUCKET_MISSING
     return Problem.REFUSED if status < 500 else Problem.SERVER_UNAVAILABLE
 
 

@@ -277,7 +277,9 @@ def _problem(err: Exception, *, is_tls: bool) -> Problem:
     """Return why there is no answer."""
     cause: BaseException | None = err
     while cause is not None:
-        if isinstance(cause, ssl.SSLError):
+        if isinstance(cause, ssl.SSLError) and not isinstance(
+            cause, aiohttp.ClientError
+        ):
             return tls_problem(cause)
         cause = cause.__cause__ or cause.__context__
     match err:
