@@ -24,6 +24,7 @@ from homeassistant.loader import async_get_integration
 from homeassistant.util.yaml import load_yaml_dict
 import pytest
 from pytest_homeassistant_custom_component.common import MockConfigEntry
+import voluptuous as vol
 
 from custom_components.ble_bridge import (
     actions as actions_module,
@@ -39,7 +40,7 @@ from custom_components.ble_bridge.decoders.fields import FIELDS, Field, Kind
 from custom_components.ble_bridge.decoders.sources import LIBRARIES
 from custom_components.ble_bridge.destinations.errors import Problem
 from custom_components.ble_bridge.destinations.parcels import Outcome
-from custom_components.ble_bridge.kinds import KINDS
+from custom_components.ble_bridge.kinds import KINDS, KindName
 from custom_components.ble_bridge.system_health import system_health_info
 
 from .conftest import SimulatedScanner, destination_data
@@ -74,12 +75,15 @@ def read(name: str) -> Any:
 TEXTS = read("translations/en.json")
 # What can be chosen with a text, in which forms.
 OF_DESTINATIONS = {
-    *("broker", "ca", "transport", "qos", "protocol", "delivery", "policy"),
+    "to_mqtt": {
+        *("broker", "ca", "transport", "qos", "protocol", "delivery", "policy"),
+    },
+    "to_influxdb": {"api", "signals", "ca", "policy"},
 }
 OF_ALERTS = {"alert_kind"}
 PLACEHOLDERS = {
-    *("address", "base", "date", "destination", "device", "found", "problem"),
-    "scanner",
+    *("address", "base", "date", "destination", "device", "field", "found"),
+    *("measurement", "ours", "problem", "scanner", "theirs"),
     *("shown", "url", "value", "waiting"),
 }
 
@@ -178,7 +182,10 @@ async def test_forms_of_the_bridge(
         context=context,  # type: ignore[arg-type]
         data={"subentry_id": subentry_id},
     )
-    check_form(result, steps[result["step_id"]])
+    # Each kind asks for its own.
+    token = KINDS[KindName.INFLUXDB].credentials({"api": "v2", "username": None})
+    asked = [result, {"data_schema": vol.Schema(token)}]
+    check_forms(asked, steps[result["step_id"]])
     seen.add(result["step_id"])
 
     await hass.config_entries.async_remove(entry.entry_id)
@@ -188,10 +195,11 @@ async def test_forms_of_the_bridge(
         result = await flows.async_configure(
             menu["flow_id"], {"next_step_id": name.step}
         )
-        check_selectors(check_form(result, steps[name.step]), OF_DESTINATIONS)
+        chosen = check_form(result, steps[name.step])
+        check_selectors(chosen, OF_DESTINATIONS[name.step])
         seen.add(name.step)
     assert seen | {"user"} == set(steps)
-    assert set(TEXTS["selector"]) == OF_DESTINATIONS | OF_ALERTS
+    assert set(TEXTS["selector"]) == set.union(OF_ALERTS, *OF_DESTINATIONS.values())
 
 
 async def test_forms_of_destinations(
@@ -214,7 +222,8 @@ async def test_forms_of_destinations(
             await flows.async_configure(menu["flow_id"], {"next_step_id": step})
         )
     for result in forms:
-        check_selectors(check_form(result, steps[result["step_id"]]), OF_DESTINATIONS)
+        step = result["step_id"]
+        check_selectors(check_form(result, steps[step]), OF_DESTINATIONS[step])
 
 
 def check_menu(result: Any, step: Mapping[str, Any]) -> list[str]:
@@ -383,6 +392,7 @@ def test_errors_and_reasons() -> None:
 
     of_form = PROBLEMS | {"unknown", "topic_bases_overlap", "invalid_topic_base"}
     of_form |= {"invalid_host", "invalid_port", "invalid_client_id"}
+    of_form |= {"invalid_url", "invalid_text", "database_missing"}
     assert of_form - PROBLEMS <= strings(*FORM_MODULES)
     of_form |= errors_of_forms() | set(Fault)
     of_bridge = {"invalid_name", "invalid_bridge_id"}
@@ -445,11 +455,16 @@ def test_issues() -> None:
         errors |= {fault for name in names for fault in files.get(name, ())}
         errors |= {"upload_gone"} if names & set(files) else {"invalid_server_name"}
         mended[problem.value] = ({"destination_removed"}, errors, names)
-    for issue in ("not_authorized", "quota_exceeded", "too_large"):
+    for issue in ("not_authorized", "quota_exceeded", "too_large", "field_type"):
         aborts = {"destination_removed", "not_loaded"}
         mended[issue] = (aborts, {issue, "no_connection"}, set())
     told = {"broker_missing", "broker_refused", "broker_certificate", "scanner_silent"}
-    told |= {"ca_expires", "client_certificate_expires", "store_failed"}
+    told |= {
+        "bucket_missing",
+        "ca_expires",
+        "client_certificate_expires",
+        "store_failed",
+    }
     assert set(issues) == told | set(mended) <= said
     for issue, (aborts, errors, names) in mended.items():
         assert set(issues[issue]) == {"title", "fix_flow"}

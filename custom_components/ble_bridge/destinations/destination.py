@@ -122,9 +122,6 @@ class DestinationParts:
 class Destination[ConnectionT: Connection]:
     """One destination, and what goes there."""
 
-    # What the user is told whose message cannot be sent.
-    invalid_message = "invalid_topic"
-
     def __init__(self, parts: DestinationParts) -> None:
         """Initialize the destination."""
         loop = asyncio.get_running_loop()

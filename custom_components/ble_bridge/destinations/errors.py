@@ -41,6 +41,10 @@ class Problem(StrEnum):
     UNEXPECTED = "unexpected"
 
 
+class LinesError(ValueError):
+    """What should be line protocol, and is not."""
+
+
 class ConnectError(Exception):
     """A connection that could not be made."""
 

@@ -28,7 +28,6 @@ class InfluxDestination(Destination[InfluxConnection]):
     """One server, and what goes there."""
 
     outbox: InfluxOutbox
-    invalid_message = "invalid_lines"
 
     def __init__(
         self,

@@ -15,7 +15,7 @@ import math
 import re
 from typing import Any, Final
 
-from .errors import Problem
+from .errors import LinesError, Problem
 from .influxdb_lines import parse
 
 # No server is waited for longer than this before it is asked again (s).
@@ -207,7 +207,7 @@ def _like(lines: Sequence[bytes], clash: Clash) -> list[int]:
     """
     like = []
     for index, line in enumerate(lines):
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(LinesError):
             if parse(line).kinds.get(clash.field) == clash.ours:
                 like.append(index)
     return like
@@ -223,7 +223,7 @@ def _measurement(line: bytes) -> str:
     """Return the name of a line's measurement, empty for what is no line."""
     try:
         return parse(line).measurement
-    except ValueError:
+    except LinesError:
         return ""
 
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import re
 from typing import Final
 
+from .errors import LinesError
+
 _SERIES: Final = re.compile(
     r"((?:[^\\, ]|\\.)+)(?:,(?:[^\\,= ]|\\.)+=(?:[^\\,= ]|\\.)+)* +"
 )
@@ -31,32 +33,35 @@ class Point:
 
 
 def parse(line: bytes) -> Point:
-    """Return what a line says; raises ValueError for what is no line."""
-    text = line.decode()
+    """Return what a line says; raises LinesError for what is no line."""
+    try:
+        text = line.decode()
+    except UnicodeDecodeError as err:
+        raise LinesError("Not in UTF-8") from err
     if "\0" in text or (series := _SERIES.match(text)) is None or text[0] == "#":
-        raise ValueError("No measurement, or no tags")
+        raise LinesError("No measurement, or no tags")
     kinds = {}
     at, end = series.end(), ","
     while end == ",":
         if (field := _FIELD.match(text, at)) is None:
-            raise ValueError("No field")
+            raise LinesError("No field")
         name, value, end = field.groups()
         kinds[_plain(name)] = _kind(value)
         at = field.end()
     if _TIME.fullmatch(text, at) is None:
-        raise ValueError("No time in ns")
+        raise LinesError("No time in ns")
     return Point(_plain(series[1]), kinds)
 
 
 def split(payload: bytes) -> list[bytes]:
     """Return the lines of a payload, without comments and empty ones.
 
-    Raises ValueError where there is none, or one that is no line.
+    Raises LinesError where there is none, or one that is no line.
     """
     lines = [line.strip() for line in payload.split(b"\n")]
     lines = [line for line in lines if line and not line.startswith(b"#")]
     if not lines:
-        raise ValueError("No line")
+        raise LinesError("No line")
     for line in lines:
         parse(line)
     return lines
@@ -70,4 +75,4 @@ def _kind(value: str) -> str:
     for kind, pattern in _KINDS:
         if pattern.fullmatch(value):
             return kind
-    raise ValueError("No value")
+    raise LinesError("No value")

@@ -32,7 +32,7 @@ from ...destinations.influxdb_connection import InfluxApi
 from ...uploads import Uploads
 from ..entered import Entered, InputError, entered_delivery, is_host, plain
 from ..security import async_security
-from .form import DELIVERY_DEFAULTS
+from .form import DEFAULT_URL, DELIVERY_DEFAULTS
 
 _MAX_URL: Final = 1024
 _MAX_NAME: Final = 256
@@ -100,6 +100,7 @@ async def async_influx_data(
             raise InputError("invalid_measurement")
     if url is None:
         errors[CONF_URL] = "invalid_url"
+        entered.placeholders["url"] = DEFAULT_URL
     for key in (CONF_BUCKET, CONF_ORGANIZATION, CONF_TOKEN):
         if not _is_plain(data[key] or ""):
             errors[key] = "invalid_text"
