@@ -421,6 +421,17 @@ class Delivery(JournalListener):
         if self.problems != before:
             self._on_change()
 
+    def tell_refused(self, head: bytes, problem: Problem) -> None:
+        """Take note that what is no record is refused under a name."""
+        if head not in self.refused and len(self.refused) < _MAX_REFUSED_TOPICS:
+            self.refused[head] = problem
+            self._on_change()
+
+    def tell_taken(self, head: bytes) -> None:
+        """Take note that what was refused under a name is not any more."""
+        if self.refused.pop(head, None) is not None:
+            self._on_change()
+
     def _retry_later(self, parcel: Parcel) -> None:
         """Send a record again after a while, or after an older one of its device."""
         hold = self._held.get(parcel.device)

@@ -6,7 +6,7 @@ outbox that writes.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import contextlib
 from dataclasses import dataclass
 import logging
@@ -158,7 +158,7 @@ class Destination[ConnectionT: Connection]:
         self._policy = parts.delivery.policies[RecordKind.ADVERTISEMENT]
         self._drops = self._policy is Policy.DROP
         self._qos = int(self._policy is Policy.DURABLE)
-        self._refusals: frozenset[Problem] = frozenset()
+        self._refusals: object = (frozenset(), {})
         self._listener = parts.listener
         self._lost: asyncio.Future[Problem] | None = None
         self._down_since: float | None = None
@@ -183,6 +183,11 @@ class Destination[ConnectionT: Connection]:
     ) -> Message:
         """Return a message of the user's; raises ValueError where it cannot be sent."""
         raise NotImplementedError
+
+    @property
+    def details(self) -> Mapping[Problem, Mapping[str, str]]:
+        """Return what the user is told of problems with what is refused at present."""
+        return {}
 
     def _judge(self, _lived: float, problem: Problem) -> Problem:
         """Return what was wrong with a connection that lived for a while (s)."""
@@ -473,8 +478,9 @@ class Destination[ConnectionT: Connection]:
     def _on_delivery(self) -> None:
         """Go on with what there is to send, and tell of what is refused."""
         self.outbox.wake()
-        if (problems := self.delivery.problems) != self._refusals:
-            self._refusals = problems
+        problems = self.delivery.problems
+        if (refusals := (problems, self.details)) != self._refusals:
+            self._refusals = refusals
             self._listener.on_refusals(problems)
 
     def _on_disk(self, problem: Problem | None) -> None:

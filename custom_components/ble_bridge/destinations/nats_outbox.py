@@ -282,9 +282,7 @@ class NatsOutbox(Outbox[NatsConnection]):
         if batch.passing:
             for route, _, _ in batch.passing:
                 route.tally.sent += 1
-            self._measure(
-                batch.payload_size, batch.passing[0][2], acknowledged=False
-            )
+            self._measure(batch.payload_size, batch.passing[0][2], acknowledged=False)
         if _LOGGER.isEnabledFor(logging.DEBUG):
             _LOGGER.debug(
                 "Published %d unconfirmed advertisements among %d bytes",
