@@ -226,7 +226,7 @@ def points() -> list[bytes]:
 
 def _nats(port: int, *, jetstream: bool) -> dict[str, Any]:
     """Return the form of a NATS destination that has JetStream for advertisements, or not."""
-    stream = {"enabled": True, "kinds": ["advertisement"]} if jetstream else {}
+    stream = {"enabled": True, "stored": ["advertisement"]} if jetstream else {}
     return {
         "servers": [f"nats://127.0.0.1:{port}"],
         "jetstream": stream,
@@ -240,7 +240,7 @@ def _lines(port: int) -> dict[str, Any]:
     """Return the form of an InfluxDB destination that takes every signal."""
     return {
         "url": f"http://127.0.0.1:{port}",
-        "signals": "every",
+        "signals": "all",
         "security": {},
         "delivery": {},
         "advanced": {},
