@@ -34,6 +34,7 @@ from .packets import advertisement
 from .way import DEVICES, PAYLOAD, SCANNERS, TURN, Home, Way, measure
 
 LINES: Final = 5_000  # In a request, as by default
+PATIENCE: Final = 60.0
 STREAM: Final = "BENCH"
 
 
@@ -67,9 +68,7 @@ class BleBridge:
     async def finish(self) -> int:
         """Wait until nothing waits."""
         destination = self._destination
-        while destination.outbox.waiting:
-            destination.outbox.wake()
-            await asyncio.sleep(0.001)
+        await destination.outbox.async_flush(PATIENCE)
         sent, self._sent = self._sent, destination.delivered
         return self._sent - sent
 
