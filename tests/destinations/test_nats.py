@@ -95,6 +95,12 @@ async def say(scanner: SimulatedScanner, first: int, count: int) -> None:
             await asyncio.sleep(0)
 
 
+async def begin(entry: Any, scanner: SimulatedScanner) -> None:
+    """Have a device say the number 1, and wait until its packets can be read."""
+    await say(scanner, 1, 1)
+    await wait_until(lambda: destination(entry).tally(RecordKind.READING).received)
+
+
 def said(payloads: Iterable[bytes]) -> list[int]:
     """Return the numbers that a device said."""
     return [round(json.loads(p)["data"]["temperature"] * 100) for p in payloads]
@@ -130,7 +136,8 @@ async def test_acknowledged(
     ):
         data = nats_data(server.url, payload="json", jetstream={"enabled": enabled})
         entry = await setup_nats(data, devices=[BALCONY])
-        await say(scanner, 1, 300)
+        await begin(entry, scanner)
+        await say(scanner, 2, 299)
         await subscriber.wait_for(lambda s: len(s.on(READINGS)) == 300)
         await delivered(entry)
         assert readings(subscriber) == list(range(1, 301))
@@ -207,7 +214,7 @@ async def test_sent_again(
             first_delay=0.1,
         )
         entry = await setup_nats(data, devices=[BALCONY])
-        await say(scanner, 1, 1)
+        await begin(entry, scanner)
         await delivered(entry)
         proxy.deaf = True
         await say(scanner, 2, 20)
@@ -244,7 +251,8 @@ async def test_cut_in_a_batch(
             first_delay=0.1,
         )
         entry = await setup_nats(data, devices=[BALCONY])
-        count = 0
+        await begin(entry, scanner)
+        count = 1
         for size in (1_000, 7_777, 23_456):
             proxy.cut_after = size
             connections = proxy.connections
@@ -282,7 +290,8 @@ async def test_server_is_killed(
             longest_delay=0.4,
         )
         entry = await setup_nats(data, devices=[BALCONY])
-        await say(scanner, 1, 10)
+        await begin(entry, scanner)
+        await say(scanner, 2, 9)
         await delivered(entry)
         await server.kill()
         await wait_until(lambda: not is_up(hass, data))
@@ -323,8 +332,9 @@ async def test_server_is_frozen(
             connect_timeout=1,
         )
         entry = await setup_nats(data, devices=[BALCONY])
+        await begin(entry, scanner)
         server.freeze()
-        await say(scanner, 1, 5)
+        await say(scanner, 2, 4)
         await stream(scanner, 0, 50_000, at_once=1_000)
         assert destination(entry).outbox.passing <= outbox.MAX_MESSAGES + 500
         assert destination(entry).tally(RecordKind.ADVERTISEMENT).overflow > 0
@@ -351,13 +361,14 @@ async def test_denied(
     async with NatsServer(publish_deny=["ble.*.data"]) as server:
         data = nats_data(server.url, payload="json", delivery={"max_tries": 1})
         entry = await setup_nats(data, devices=[BALCONY])
+        await begin(entry, scanner)
         (subentry_id,) = destinations(entry)
-        await say(scanner, 1, 3)
+        await say(scanner, 2, 2)
         await wait_until(
             lambda: destination(entry).tally(RecordKind.READING).refused == 3
         )
         assert destination(entry).tally(RecordKind.CONNECTIVITY).acknowledged == 1
-        assert sensor(hass, data, "last_error") == Problem.NOT_AUTHORIZED
+        assert destination(entry).last_error is Problem.NOT_AUTHORIZED
         issue = f"not_authorized_{subentry_id}"
         assert ir.async_get(hass).async_get_issue(DOMAIN, issue)
         await settle(diagnose, entry)
@@ -386,7 +397,7 @@ async def test_advertisements_are_denied(
     async with NatsServer(jetstream=True, publish_deny=["ble.raw.>"]) as server:
         kinds = {"enabled": enabled, "stored": ["advertisement"]}
         data = nats_data(server.url, payload="json", jetstream=kinds)
-        entry = await setup_nats(data, devices=[BALCONY])
+        entry = await setup_nats(data)
         await stream(scanner, 0, 1)
         tally = destination(entry).tally(RecordKind.ADVERTISEMENT)
         await wait_until(lambda: destination(entry).last_error)
@@ -412,14 +423,15 @@ async def test_too_large(
     ):
         data = nats_data(server.url, payload="json")
         entry = await setup_nats(data, devices=[BALCONY])
+        await begin(entry, scanner)
         await stream(scanner, 0, 5)
-        await say(scanner, 1, 2)
+        await say(scanner, 2, 1)
         await subscriber.wait_for(lambda s: len(s.on(READINGS)) == 2)
         await settle(diagnose, entry)
         tally = destination(entry).tally(RecordKind.ADVERTISEMENT)
         assert tally.failed == 7
         assert tally.sent == 0
-        assert sensor(hass, data, "last_error") == Problem.TOO_LARGE
+        assert destination(entry).last_error is Problem.TOO_LARGE
         assert destination(entry).reconnects == 0
 
 
@@ -458,7 +470,8 @@ async def test_streams(
             server.url, namespace="home.ble", payload="json", jetstream=wishes
         )
         entry = await setup_nats(data, devices=[BALCONY])
-        await say(scanner, 1, 3)
+        await begin(entry, scanner)
+        await say(scanner, 2, 2)
         await delivered(entry)
         await hass.config_entries.async_unload(entry.entry_id)
         async with jetstream(server.url) as context:
@@ -527,7 +540,8 @@ async def test_stream_is_deleted(
             server.url, payload="json", jetstream=JETSTREAM, first_delay=0.1
         )
         entry = await setup_nats(data, devices=[BALCONY])
-        await say(scanner, 1, 3)
+        await begin(entry, scanner)
+        await say(scanner, 2, 2)
         await delivered(entry)
         async with jetstream(server.url) as context:
             await context.delete_stream("BLE_READING")
@@ -550,10 +564,11 @@ async def test_stream_is_full(
             server.url, payload="json", jetstream={**JETSTREAM, "max_messages": 5}
         )
         entry = await setup_nats(data, devices=[BALCONY])
+        await begin(entry, scanner)
         async with jetstream(server.url) as context:
             config = (await context.stream_info("BLE_READING")).config
             await context.update_stream(config, discard=DiscardPolicy.NEW)
-            await say(scanner, 1, 8)
+            await say(scanner, 2, 7)
             await wait_until(lambda: "quota_exceeded" in issues(hass, entry))
             await settle(diagnose, entry)
             assert destination(entry).tally(RecordKind.READING).acknowledged == 5
@@ -605,7 +620,8 @@ async def test_cluster_loses_a_node(
             connect_timeout=5,
         )
         entry = await setup_nats(data, devices=[BALCONY])
-        await say(scanner, 1, 100)
+        await begin(entry, scanner)
+        await say(scanner, 2, 99)
         saying = asyncio.create_task(say_slowly(scanner, 101, 1_500))
         await asyncio.sleep(0.3)
         await cluster.nodes[0].kill()
