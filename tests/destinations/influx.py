@@ -73,6 +73,10 @@ class Rig:
         self.route = Route(b"", self.tally)
         self._task: asyncio.Task[None] | None = None
 
+    def last_problem(self) -> Problem | None:
+        """Return what the user was told last."""
+        return self.problems[-1]
+
     def on_change(self) -> None:
         """Take note whether there is a connection."""
         self.changes.append(self.is_up)
@@ -179,7 +183,9 @@ async def rig(
 def numbers(server: FakeInflux) -> list[int]:
     """Return the numbers that arrived, in order."""
     return [
-        found.fields["number"] for found in server.points if "number" in found.fields
+        int(found.fields["number"])
+        for found in server.points
+        if "number" in found.fields
     ]
 
 

@@ -531,14 +531,14 @@ async def test_a_place_that_goes(tmp_path: Path) -> None:
         server._store._bucket = "another"
         parcel = store.say(point(0), policy=Policy.DURABLE)
         await async_until(lambda: not store.is_up)
-        assert store.problems[-1] is Problem.BUCKET_MISSING
+        assert store.last_problem() is Problem.BUCKET_MISSING
         server._store._bucket = "ble"
         await async_until(lambda: store.is_up)
-        assert store.problems[-1] is None
+        assert not store.last_problem()
         server._store._token = "new"
         store.say(point(1), policy=Policy.DURABLE)
         await async_until(lambda: not store.is_up)
-        assert store.problems[-1] is Problem.INVALID_AUTH
+        assert store.last_problem() is Problem.INVALID_AUTH
         server._store._token = "token"
         await store.settle()
         assert parcel.outcome is Outcome.ACKNOWLEDGED
