@@ -45,6 +45,12 @@ class DestinationFlow(ConfigSubentryFlow):
         """Ask for a destination on MQTT."""
         return await self._async_step(KindName.MQTT, user_input)
 
+    async def async_step_to_nats(
+        self, user_input: dict[str, Any] | None = None
+    ) -> SubentryFlowResult:
+        """Ask for a destination on NATS."""
+        return await self._async_step(KindName.NATS, user_input)
+
     async def async_step_to_influxdb(
         self, user_input: dict[str, Any] | None = None
     ) -> SubentryFlowResult:

@@ -48,12 +48,13 @@ from .forms import SECRET, TEXT, number, plain_number
 from .irk import is_stable, parse_irk
 from .keys import async_check_key, parse_key
 from .layouts.raw import address_type
+from .layouts.subjects import RESERVED_TOKENS
 from .layouts.values import RESERVED_DEVICE_IDS
 from .on_air import MAX_OFFERED, async_candidate, async_candidates, async_resolve
 from .settings import device_id, device_name, slug
 
-# What other topics have in the place of a device, under whichever base.
-_RESERVED: Final = RESERVED_DEVICE_IDS | {"raw", "scanner", "bridge"}
+# What other topics and subjects have in the place of a device, under whichever base.
+_RESERVED: Final = RESERVED_DEVICE_IDS | RESERVED_TOKENS | {"raw", "scanner", "bridge"}
 _MAX_ALIAS: Final = 64
 _DAY: Final = 86_400
 

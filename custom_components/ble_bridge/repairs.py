@@ -38,10 +38,16 @@ _CERTIFICATES: Final = (
     Problem.CERTIFICATE_NAME,
     Problem.CLIENT_CERTIFICATE_REFUSED,
 )
+_MISSING: Final = (
+    Problem.BROKER_MISSING,
+    Problem.BUCKET_MISSING,
+    Problem.JETSTREAM_MISSING,
+    Problem.STREAM_CONFLICT,
+)
 _ISSUES: Final = (
-    *("client_id_taken", "broker_missing", "broker_refused", "broker_certificate"),
-    Problem.BUCKET_MISSING.value,
+    *("client_id_taken", "broker_refused", "broker_certificate"),
     *_CERTIFICATES,
+    *_MISSING,
 )
 # What a broker refuses over a connection.
 _REFUSALS: Final = (
@@ -76,7 +82,7 @@ def async_update(
         _abort_reauth(hass, subentry.subentry_id)
     elif problem is Problem.CLIENT_ID_TAKEN:
         _block(hass, "client_id_taken", entry, subentry, is_fixable=True)
-    elif problem in (Problem.BROKER_MISSING, Problem.BUCKET_MISSING):
+    elif problem in _MISSING:
         _block(hass, problem.value, entry, subentry)
     elif problem in _CERTIFICATES and ours:
         _block(hass, problem.value, entry, subentry, is_fixable=True)

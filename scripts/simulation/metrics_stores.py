@@ -92,6 +92,15 @@ class VictoriaMetrics(PrometheusApi):
             for found in map(json.loads, lines.splitlines())
         ]
 
+    async def rows(self) -> int:
+        """Return how many values were written as line protocol since the start."""
+        text = await self.request("GET", "/metrics")
+        return sum(
+            int(line.rpartition(b" ")[2])
+            for line in text.splitlines()
+            if line.startswith(b'vm_rows_inserted_total{type="influx"')
+        )
+
     async def _flush(self) -> None:
         """Have found what has been written; it takes a second otherwise."""
         await self.request("GET", "/internal/force_flush")

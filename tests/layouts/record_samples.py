@@ -75,7 +75,7 @@ def as_seen(messages: list[Message]) -> list[str]:
     return [f"{message.topic} {message.payload.decode()}" for message in messages]
 
 
-def documented(base: str) -> list[str]:
+def documented(base: str, separator: str = "/") -> list[str]:
     """Return the messages under a base that the documentation shows, line by line."""
     text = (ROOT / "docs/topics.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```text\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
@@ -83,7 +83,7 @@ def documented(base: str) -> list[str]:
         line
         for block in blocks
         for line in block.splitlines()
-        if line.startswith(f"{base}/")
+        if line.startswith(f"{base}{separator}")
     ]
 
 

@@ -19,6 +19,7 @@ from typing import Final, override
 from ..records import RecordKind, Tally
 from .errors import Problem
 from .journal import Journal, JournalListener
+from .meter import Meter
 from .parcels import Outcome, Parcel
 from .policy import Bounds, DeliverySettings, Policy
 from .store import Contents, Page, Row
@@ -110,6 +111,7 @@ class Delivery(JournalListener):
         self.is_open = False
         self.set_aside: deque[Parcel] = deque()
         self.refused: dict[bytes, Problem] = {}
+        self.meters = {kind: Meter() for kind in RecordKind}
         self._tallies = tallies
         self._clock = clock
         self._unix_time = unix_time
@@ -372,6 +374,7 @@ class Delivery(JournalListener):
             self._finish(
                 parcel, Outcome.ACKNOWLEDGED if parcel.confirms else Outcome.SENT
             )
+            self._measure(parcel)
             self._is_well(parcel)
         elif refusal is Problem.QUOTA_EXCEEDED and parcel.policy is not Policy.DROP:
             if (now := self._clock()) >= self._paused_until:  # Else of the same burst
@@ -394,6 +397,18 @@ class Delivery(JournalListener):
                 self._put_aside(parcel, refusal)
             else:
                 self._retry_later(parcel)
+
+    def _measure(self, parcel: Parcel) -> None:
+        """Measure a record that was delivered."""
+        kind = parcel.kind
+        if kind is RecordKind.MESSAGE and parcel.tally is not self._tallies[kind]:
+            return  # What is said again is no record
+        self.meters[kind].add(
+            sum([len(message.payload) for message in parcel.messages]),
+            parcel.accepted,
+            self._clock(),
+            acknowledged=parcel.confirms,
+        )
 
     def _is_well(self, parcel: Parcel) -> None:
         """Take note that a record was taken: what was refused is not any more."""

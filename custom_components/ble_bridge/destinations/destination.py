@@ -178,6 +178,10 @@ class Destination[ConnectionT: Connection]:
         """Make a connection; raises ConnectError."""
         raise NotImplementedError
 
+    def _event(self, _name: str) -> str:
+        """Return what a line of the log about an event begins with."""
+        return ""
+
     def message(
         self, address: str, payload: bytes, qos: int = 0, *, retain: bool = False
     ) -> Message:
@@ -289,7 +293,8 @@ class Destination[ConnectionT: Connection]:
             self._reported.add(problem)
             self.recent_errors.append((time.monotonic(), problem))
             _LOGGER.error(
-                "A message to %s could not be published (%s); further ones are counted",
+                "%sA message to %s could not be published (%s); further ones are counted",
+                self._event("error"),
                 self.title,
                 problem,
             )
@@ -337,14 +342,27 @@ class Destination[ConnectionT: Connection]:
     def measure(self) -> None:
         """Work out rate (messages a second) and latency (ms) since the last call."""
         now, sent = asyncio.get_running_loop().time(), self.delivered
-        outbox = self.outbox
-        then, sent_then, latency_then, count_then = self._measured
+        meters = self.delivery.meters.values()
+        waited = sum(meter.latency_sum for meter in meters)
+        times = sum(sum(meter.latencies) for meter in meters)
+        then, sent_then, waited_then, times_then = self._measured
         self.rate = (sent - sent_then) / (now - then) if now > then else None
-        count = outbox.latency_count - count_then
-        self.latency = (
-            (outbox.latency_sum - latency_then) / count * 1000 if count else None
-        )
-        self._measured = now, sent, outbox.latency_sum, outbox.latency_count
+        count = times - times_then
+        self.latency = (waited - waited_then) / count * 1000 if count else None
+        self._measured = now, sent, waited, times
+
+    @property
+    def last_delivery(self) -> float | None:
+        """Return when anything was delivered last (Unix time, s)."""
+        times = [m.last for m in self.delivery.meters.values() if m.last is not None]
+        if not times:
+            return None
+        return time.time() - (asyncio.get_running_loop().time() - max(times))
+
+    @property
+    def is_store_failed(self) -> bool:
+        """Tell whether what has to be on disk is not."""
+        return self.delivery.journal is not None and self.delivery.journal.failed
 
     # --- the connection -----------------------------------------------------------------
 
@@ -418,7 +436,12 @@ class Destination[ConnectionT: Connection]:
         self.connection = connection
         self.reconnects += self._was_up
         self._was_up = True
-        _LOGGER.debug("Connected to %s, %s", self.title, connection.protocol)
+        _LOGGER.debug(
+            "%sConnected to %s, %s",
+            self._event("connected"),
+            self.title,
+            connection.protocol,
+        )
         self._recover()
         self.outbox.open(connection)
         self._listener.on_change()
@@ -428,7 +451,12 @@ class Destination[ConnectionT: Connection]:
         if self._down_since is not None:
             away = asyncio.get_running_loop().time() - self._down_since
             self._down_since = None
-            _LOGGER.info("Connected to %s after %.0f seconds", self.title, away)
+            _LOGGER.info(
+                "%sConnected to %s after %.0f seconds",
+                self._event("reconnected"),
+                self.title,
+                away,
+            )
         self._listener.on_problem(None)
 
     def _set_down(self, problem: Problem) -> None:
@@ -438,8 +466,9 @@ class Destination[ConnectionT: Connection]:
         if self._down_since is None:
             self._down_since = asyncio.get_running_loop().time()
             _LOGGER.error(
-                "No connection to %s (%s); advertisements are dropped and it is tried"
+                "%sNo connection to %s (%s); advertisements are dropped and it is tried"
                 " again until it is back",
+                self._event("disconnected"),
                 self.title,
                 problem,
             )

@@ -290,7 +290,9 @@ class InfluxOutbox(Outbox[InfluxConnection]):
         first = len(batch.owners)
         for index in part:
             if index >= first:
-                batch.passing[index - first][0].tally.acknowledged += 1
+                route, payload, _ = batch.passing[index - first]
+                route.tally.acknowledged += 1
+                batch.payload_size += len(payload)
         if self._blocked_since is not None:
             self._blocked_since = None
             self._backoff.reset()
@@ -397,11 +399,9 @@ class InfluxOutbox(Outbox[InfluxConnection]):
                 name = self._remember(parcel.device, clash)
             parcel.messages = tuple(m._replace(head=name) for m in parcel.messages)
             self.delivery.refuse_all(parcel, problem)
-        now = self._loop.time()
-        if batch.passing:
-            self._measure(now - batch.passing[0][2])
-        if batch.parcels:
-            self._measure(now - batch.parcels[0].sent)
+        if batch.payload_size:
+            since = batch.passing[0][2]
+            self._measure(batch.payload_size, since, acknowledged=True)
         _LOGGER.debug(
             "Wrote %d advertisements and %d records, %d bytes",
             len(batch.passing),

@@ -8,12 +8,14 @@ from ..const import CONF_KIND
 from .influxdb import InfluxKind
 from .kind import Kind
 from .mqtt import MqttKind
+from .nats import NatsKind
 
 
 class KindName(StrEnum):
     """How the kinds are called in data, and in the steps of forms."""
 
     MQTT = "mqtt"
+    NATS = "nats"
     INFLUXDB = "influxdb"
 
     @property
@@ -24,6 +26,7 @@ class KindName(StrEnum):
 
 KINDS: Final[Mapping[KindName, Kind]] = {
     KindName.MQTT: MqttKind(),
+    KindName.NATS: NatsKind(),
     KindName.INFLUXDB: InfluxKind(),
 }
 

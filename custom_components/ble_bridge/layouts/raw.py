@@ -6,7 +6,7 @@ Topics and payloads are those of `docs/topics.md`, with a JSON schema for each i
 
 from dataclasses import dataclass
 import time
-from typing import Final
+from typing import Final, NamedTuple
 
 from bluetooth_data_tools import parse_advertisement_data_bytes
 import orjson
@@ -50,6 +50,16 @@ def scanner_topic(base: str, scanner_id: str) -> str:
 def bridge_topic(base: str, bridge_id: str) -> str:
     """Return the topic that says whether the bridge is connected."""
     return f"{base}/bridge/{bridge_id}/status"
+
+
+class Content(NamedTuple):
+    """What an advertisement says: UUIDs in lower case, texts that UTF-8 can say."""
+
+    local_name: str | None
+    service_uuids: list[str]
+    service_data: dict[str, bytes]
+    manufacturer_data: dict[int, bytes]
+    tx_power: int | None
 
 
 class RawLayout:
@@ -126,7 +136,7 @@ class RawLayout:
         return sighting.tail
 
 
-def _data(advertisement: Advertisement) -> dict[str, object]:
+def content(advertisement: Advertisement) -> Content:
     """Return what an advertisement says, apart from RSSI and time.
 
     The stack merges what a device said over time; where it gives the raw packet, the data
@@ -144,22 +154,34 @@ def _data(advertisement: Advertisement) -> dict[str, object]:
         service_data = advertisement.service_data
         manufacturer_data = advertisement.manufacturer_data
         tx_power = advertisement.tx_power
+    return Content(
+        safe_text(name) if name else None,
+        [safe_text(uuid.lower()) for uuid in service_uuids],
+        {safe_text(uuid.lower()): value for uuid, value in service_data.items()},
+        {company_id & 0xFFFF: value for company_id, value in manufacturer_data.items()},
+        None if tx_power in NO_TX_POWER else tx_power,
+    )
+
+
+def _data(advertisement: Advertisement) -> dict[str, object]:
+    """Return what an advertisement says, with all data in hex."""
+    said = content(advertisement)
     data: dict[str, object] = {
         "manufacturer_data": {
-            (company_id & 0xFFFF).to_bytes(2, "little").hex(): value.hex()
-            for company_id, value in manufacturer_data.items()
+            company_id.to_bytes(2, "little").hex(): value.hex()
+            for company_id, value in said.manufacturer_data.items()
         },
-        "service_uuids": [safe_text(uuid.lower()) for uuid in service_uuids],
-        "local_name": safe_text(name) if name else None,
+        "service_uuids": said.service_uuids,
+        "local_name": said.local_name,
         "service_data": {
-            safe_text(uuid.lower()): value.hex() for uuid, value in service_data.items()
+            uuid: value.hex() for uuid, value in said.service_data.items()
         },
-        "tx_power": None if tx_power in NO_TX_POWER else tx_power,
+        "tx_power": said.tx_power,
         "connectable": bool(advertisement.connectable),
     }
     if found := address_type(advertisement):
         data["address_type"] = found
-    if raw is not None:
+    if (raw := advertisement.raw) is not None:
         data["raw"] = raw.hex()
     return data
 
