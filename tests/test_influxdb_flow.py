@@ -19,6 +19,7 @@ from homeassistant.config_entries import (
 from homeassistant.core import HomeAssistant
 from homeassistant.data_entry_flow import FlowResultType
 from homeassistant.helpers import issue_registry as ir
+from homeassistant.setup import async_setup_component
 import pytest
 from pytest_homeassistant_custom_component.common import MockConfigEntry
 from pytest_homeassistant_custom_component.components.diagnostics import (
@@ -91,7 +92,11 @@ def taking_all(context: ssl.SSLContext) -> Iterator[int]:
 
 
 async def begin(hass: HomeAssistant) -> Any:
-    """Open the form that sets up the bridge."""
+    """Open the form that sets up the bridge.
+
+    Once a file is uploaded, nothing can be added to what Home Assistant serves.
+    """
+    assert await async_setup_component(hass, DOMAIN, {})
     flows = hass.config_entries.flow
     menu = await flows.async_init(DOMAIN, context={"source": SOURCE_USER})
     return await flows.async_configure(menu["flow_id"], {"next_step_id": "to_influxdb"})

@@ -10,7 +10,10 @@ import aiohttp
 
 from custom_components.ble_bridge.destinations.destination import DestinationParts
 from custom_components.ble_bridge.destinations.errors import Problem
-from custom_components.ble_bridge.destinations.influxdb import InfluxDestination
+from custom_components.ble_bridge.destinations.influxdb import (
+    NOWHERE,
+    InfluxDestination,
+)
 from custom_components.ble_bridge.destinations.influxdb_connection import (
     InfluxApi,
     InfluxSettings,
@@ -58,7 +61,7 @@ class Rig:
             DestinationParts(
                 title="Store",
                 raw=None,
-                head=lambda _: b"",
+                head=lambda _: NOWHERE,
                 delivery=delivery,
                 store=RecordStore(path, list(RecordKind)) if path else None,
                 listener=self,
@@ -70,7 +73,7 @@ class Rig:
             ),
             is_open_to_all=True,
         )
-        self.route = Route(b"", self.tally)
+        self.route = Route(NOWHERE, self.tally)
         self._task: asyncio.Task[None] | None = None
 
     def last_problem(self) -> Problem | None:
@@ -127,7 +130,7 @@ class Rig:
         self, *lines: bytes, policy: Policy = Policy.BUFFER, device: str = "a"
     ) -> Parcel:
         """Hand over one record."""
-        messages = tuple(Message(b"", line) for line in lines)
+        messages = tuple(Message(NOWHERE, line) for line in lines)
         return self.destination.send(KINDS[policy], device, messages)
 
     async def settle(self, seconds: float = 20) -> None:

@@ -7,6 +7,7 @@ from typing import Final, override
 
 import aiohttp
 
+from ..layouts.topics import encode_topic
 from ..records import Advertisement, Sighting, Tally
 from .destination import Destination, DestinationParts
 from .errors import Problem
@@ -20,6 +21,8 @@ from .influxdb_lines import split
 from .influxdb_outbox import InfluxOutbox
 from .parcels import Message
 
+# A line says itself where it goes.
+NOWHERE: Final = encode_topic("")
 # How much the user is told of a name that comes from outside.
 _MAX_NAME: Final = 64
 
@@ -67,7 +70,7 @@ class InfluxDestination(Destination[InfluxConnection]):
     def message(
         self, address: str, payload: bytes, qos: int = 0, *, retain: bool = False
     ) -> Message:
-        return Message(b"", b"\n".join(split(payload)))
+        return Message(NOWHERE, b"\n".join(split(payload)))
 
     @override
     def on_advertisement(
@@ -79,7 +82,7 @@ class InfluxDestination(Destination[InfluxConnection]):
     def write(self, line: bytes) -> None:
         """Write a line of our own, if the server is there."""
         if self.connection is not None:
-            self.send_passing(self._own, Message(b"", line))
+            self.send_passing(self._own, Message(NOWHERE, line))
 
     def write_last(self, line: bytes) -> None:
         """Write a line of our own when the connection is closed."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import logging
 from typing import Final, override
 
+from ..layouts.topics import encode_topic
 from ..records import RecordKind, Route
 from .delivery import Delivery
 from .destination import Backoff
@@ -29,6 +30,7 @@ LONGEST_BLOCK: Final = 60.0
 # How soon it is asked again at the earliest, even where it wants that sooner (s).
 _SHORTEST_WAIT: Final = 0.1
 _MAX_CLASHES: Final = 100
+_MAX_NAME: Final = 1_000
 
 
 class _Lines(Batch):
@@ -356,7 +358,7 @@ class InfluxOutbox(Outbox[InfluxConnection]):
 
     def _remember(self, device: str, clash: Clash) -> bytes:
         """Remember a clash; return under which name."""
-        name = f"{device} {clash.measurement} {clash.field} {clash.ours}".encode()
+        name = _name(device, clash.measurement, clash.field, clash.ours)
         if len(self.clashes) < _MAX_CLASHES:
             self.clashes[name] = clash
         return name
@@ -367,8 +369,8 @@ class InfluxOutbox(Outbox[InfluxConnection]):
         passing = [index for index in part if index >= first][-1:]
         for index in [*(index for index in part if index < first), *passing]:
             device = batch.owners[index].device if index < first else ""
-            prefix = f"{device} ".encode()
-            names = [name for name in self.clashes if name.startswith(prefix)]
+            prefix = _name(device, "")[2:]
+            names = [name for name in self.clashes if name[2:].startswith(prefix)]
             if not names:
                 continue
             point = parse(batch.pieces[index])
@@ -392,7 +394,7 @@ class InfluxOutbox(Outbox[InfluxConnection]):
                 continue
             problem, clash = batch.refused[parcel]
             # A line has no topic: what is refused goes by what is wrong with it.
-            name = f"{parcel.device} {parcel.kind} {problem}".encode()
+            name = _name(parcel.device, parcel.kind, problem)
             if clash is not None:
                 name = self._remember(parcel.device, clash)
             parcel.messages = tuple(m._replace(head=name) for m in parcel.messages)
@@ -406,3 +408,8 @@ class InfluxOutbox(Outbox[InfluxConnection]):
             len(batch.parcels),
             batch.size,
         )
+
+
+def _name(*parts: str) -> bytes:
+    """Return under which name something is refused, in the form of an address."""
+    return encode_topic(" ".join(parts)[:_MAX_NAME])

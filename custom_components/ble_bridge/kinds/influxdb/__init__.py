@@ -13,7 +13,7 @@ import voluptuous as vol
 from ...const import CONF_API, CONF_MEASUREMENT, CONF_SIGNALS, Signals
 from ...destinations.destination import DestinationListener, DestinationParts
 from ...destinations.errors import Problem
-from ...destinations.influxdb import InfluxDestination
+from ...destinations.influxdb import NOWHERE, InfluxDestination
 from ...destinations.influxdb_connection import (
     CONNECT_TIMEOUT,
     InfluxApi,
@@ -126,7 +126,7 @@ class InfluxKind(Kind):
                     if signals is Signals.NONE
                     else SignalLayout(data[CONF_MEASUREMENT])
                 ),
-                head=lambda _: b"",
+                head=lambda _: NOWHERE,
                 delivery=delivery,
                 store=store,
                 listener=listener,

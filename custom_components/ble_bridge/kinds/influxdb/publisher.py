@@ -2,7 +2,7 @@
 
 from typing import Final, override
 
-from ...destinations.influxdb import InfluxDestination
+from ...destinations.influxdb import NOWHERE, InfluxDestination
 from ...layouts.lines import LinesLayout
 from ...layouts.raw import Heartbeat
 from ...publisher import Outlet, Publisher
@@ -35,7 +35,7 @@ class InfluxPublisher(Publisher):
 
     @override
     def head(self, address: str) -> bytes:
-        return b""
+        return NOWHERE
 
     @override
     def say_heartbeat(self, heartbeat: Heartbeat, now: float) -> None:
