@@ -143,6 +143,14 @@ class NatsRecordMachine(RecordMachine):
         super().collect()
 
 
+    @invariant()
+    def is_confirmed(self) -> None:
+        """Check that all is confirmed, and that nobody is waited for who is gone."""
+        assert all(tally.sent == 0 for tally in self.tallies.values())
+        if self.connection is None:
+            assert not self.outbox._is_awaiting
+
+
 class AllStored(NatsRecordMachine):
     """The same, all of them JetStream's."""
 
