@@ -267,7 +267,7 @@ def test_keys() -> None:
 )
 def test_no_seeds(seed: str) -> None:
     """What is no seed of a user is refused."""
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"."):
         read_seed(seed)
 
 
@@ -280,7 +280,7 @@ def test_credentials() -> None:
     assert token in text
     for broken in ("", text[: len(text) // 2], text.replace(seed, seed[:-1] + "A")):
         if broken != text:
-            with pytest.raises(ValueError, match="."):
+            with pytest.raises(ValueError, match=r"."):
                 read_credentials(broken)
 
 
