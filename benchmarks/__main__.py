@@ -21,7 +21,7 @@ from rich.table import Table
 
 from scripts.simulation.broker import Mosquitto
 
-from . import decoding, destinations, plots, soak, start_up, strangers
+from . import buses, decoding, destinations, plots, soak, start_up, strangers
 from .lines import THEENGS, Child, Line, cell, line, rows
 from .way import DEVICES as HEARD, SCANNERS, TURN
 
@@ -317,6 +317,7 @@ PARTS: Final[
     "devices": (decoding.run, decoding.show),
     "house": (start_up.run, start_up.show),
     "destinations": (destinations.run, destinations.show),
+    "buses": (buses.run, buses.show),
     "addresses": (strangers.run, strangers.show),
 }
 
@@ -341,7 +342,7 @@ def main() -> None:
         help="seconds of each run with evenly spread packets (default: 5)",
     )
     parser.add_argument(
-        "--minutes", type=float, default=10, help="of the soak (default: 10)"
+        "--minutes", type=float, default=20, help="of the soak (default: 20)"
     )
     parser.add_argument(
         "--json", action="store_true", help="print a JSON list instead of the table"

@@ -80,6 +80,13 @@ def bridge_entry(
         }
         for number, port in enumerate(ports, 1)
     ]
+    return entry_of(destinations, devices)
+
+
+def entry_of(
+    destinations: Iterable[dict[str, Any]], devices: Iterable[dict[str, Any]] = ()
+) -> MockConfigEntry:
+    """Return an entry of BLE Bridge with destinations, from their data."""
     return MockConfigEntry(
         domain="ble_bridge",
         title="BLE Bridge",
@@ -89,7 +96,7 @@ def bridge_entry(
                 ConfigSubentryData(
                     data=destination,
                     subentry_type="destination",
-                    title=destination["topic_base"],
+                    title=destination.get("topic_base", "destination"),
                     unique_id=None,
                 )
                 for destination in destinations

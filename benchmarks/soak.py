@@ -53,6 +53,7 @@ def _report(sample: dict[str, Any], rate: int, done: float) -> None:
     """Say how far it is."""
     print(
         f"soak: {done:4.0%}, {rate:,} a second, {sample['memory']:.0f} MB, "
+        f"{sample['addresses']:,} addresses, "
         f"loop late by {sample['late']:.1f} ms, "
         f"{sample['destinations'][SLOW_BASE]['dropped']:,} dropped at the slow one",
         file=sys.stderr,

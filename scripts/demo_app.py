@@ -5,7 +5,7 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Generator, Sequence
 from contextlib import AsyncExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 import fcntl
 import json
 import os
@@ -21,6 +21,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from scripts.demo_buses import Bus, NatsBus, TimeSeries, add_bus
 from scripts.simulation.broker import Broker, EmbeddedBroker, Mosquitto
 from scripts.simulation.esphome_proxy import EsphomeProxy
 from scripts.simulation.home import Home, load_frames
@@ -57,6 +58,8 @@ sent       advertisements that the proxies handed to Home Assistant
 published  raw advertisements that BLE Bridge published, by its own count
 received   raw advertisements that an independent subscriber got from the broker
 lost       sent - received, a few seconds after the last one was sent
+nats       with --nats: advertisements that an independent subscriber got from NATS
+influx     with --influx: signals of advertisements that VictoriaMetrics has
 
 Home Assistant's Bluetooth stack leaves out Apple's continuity packets before any
 integration hears them. The simulated home sends none, so nothing may be lost.
@@ -75,6 +78,8 @@ class Result:
     lost: int
     latency_ms: dict[str, float | None]
     topics: int
+    nats: int | None = None
+    influx: int | None = None
 
     @property
     def failure(self) -> str | None:
@@ -85,6 +90,9 @@ class Result:
             return f"{self.lost:,} of {self.sent:,} advertisements were lost."
         if self.lost < 0:
             return f"{-self.lost:,} advertisements more arrived than were sent."
+        for name, arrived in (("NATS", self.nats), ("the store", self.influx)):
+            if arrived is not None and arrived != self.sent:
+                return f"Of {self.sent:,} advertisements {arrived:,} are at {name}."
         return None
 
     @property
@@ -99,7 +107,14 @@ class Result:
             f"sent {self.sent:,}, published {self.published:,}, "
             f"received {self.received:,}, lost {self.lost:,}, "
             f"{self.topics} topics, latency {latency or 'unknown'}"
+            f"{''.join(self._others())}"
         )
+
+    def _others(self) -> Generator[str]:
+        """Yield what arrived elsewhere."""
+        for name, arrived in (("NATS", self.nats), ("VictoriaMetrics", self.influx)):
+            if arrived is not None:
+                yield f", {name} {arrived:,}"
 
 
 class Rates:
@@ -280,17 +295,39 @@ class Demo:
             self._progress("adding the proxies and BLE Bridge")
             await add_proxies(home_assistant, proxies)
             entry_id = await add_bridge(home_assistant, broker, subscriber)
+            nats = NatsBus() if self._options.nats else None
+            influx = TimeSeries() if self._options.influx else None
+            buses = [bus for bus in (nats, influx) if bus is not None]
+            for bus in buses:
+                await self._add(stack, home_assistant, entry_id, bus)
             self._progress("naming devices, and making a dashboard")
             await move_in(home_assistant, entry_id)
             await furnish(home_assistant)
             await connected(home_assistant, entry_id)
             self._progress("streaming")
-            self._introduce(home_assistant, broker)
+            self._introduce(home_assistant, broker, buses)
             await self._stream(home, subscriber, home_assistant)
             result = await measure(home, subscriber, home_assistant, entry_id)
+            if nats is not None:
+                result = replace(result, nats=await arrived(nats, home.sent))
+            if influx is not None:
+                result = replace(result, influx=await arrived(influx, home.sent))
             self._progress("stopping everything")
         self._progress("done, and nothing left running")
         return result
+
+    async def _add(
+        self,
+        stack: AsyncExitStack,
+        home_assistant: HomeAssistantProcess,
+        entry_id: str,
+        bus: Bus,
+    ) -> None:
+        """Start something beside MQTT, and add a destination there."""
+        await stack.enter_async_context(bus)
+        self._progress(f"{bus.place[0]} is up; adding a destination there")
+        await add_bus(home_assistant, entry_id, bus)
+        await connected(home_assistant, entry_id)  # For it is loaded anew
 
     def _broker(self) -> Broker:
         """Return a Mosquitto where there is one, else a broker in this process."""
@@ -300,7 +337,12 @@ class Demo:
         directory.mkdir()
         return Mosquitto(self._options.mqtt_port, directory=directory)
 
-    def _introduce(self, home_assistant: HomeAssistantProcess, broker: Broker) -> None:
+    def _introduce(
+        self,
+        home_assistant: HomeAssistantProcess,
+        broker: Broker,
+        buses: Sequence[Bus],
+    ) -> None:
         """Say where everything is."""
         page = "config/integrations/integration/ble_bridge"
         rows = (
@@ -309,6 +351,7 @@ class Demo:
             ("user", home_assistant.username),
             ("password", home_assistant.password),
             ("MQTT broker", f"{LOOPBACK}:{broker.port} ({broker.name})"),
+            *(bus.place for bus in buses),
         )
         for name, value in rows:
             self._console.print(
@@ -422,6 +465,14 @@ def created(result: dict[str, Any], name: str) -> dict[str, Any]:
     return entry
 
 
+async def arrived(bus: Bus, sent: int) -> int:
+    """Return how much arrived, a few seconds after the last was sent at the latest."""
+    deadline = time.monotonic() + DRAIN_SECONDS
+    while (number := await bus.received()) < sent and time.monotonic() < deadline:
+        await asyncio.sleep(0.2)
+    return number
+
+
 async def measure(
     home: Home,
     subscriber: Subscriber,
@@ -440,6 +491,7 @@ async def measure(
         published=sum(
             destination["counters"]["sent"]
             for destination in diagnostics["destinations"]
+            if destination["configuration"].get("kind", "mqtt") == "mqtt"
         ),
         received=arrived,
         lost=home.sent - arrived,
@@ -510,6 +562,14 @@ def parse_options() -> argparse.Namespace:
         default=1.0,
         metavar="X",
         help="multiply the traffic of about 60 advertisements a second",
+    )
+    parser.add_argument(
+        "--nats", action="store_true", help="publish to a NATS server too"
+    )
+    parser.add_argument(
+        "--influx",
+        action="store_true",
+        help="write to VictoriaMetrics too, as to InfluxDB",
     )
     return parser.parse_args()
 

@@ -83,12 +83,13 @@ OF_KINDS = {
         *("authentication", "ca", "payload", "policy", "retention", "storage"),
         "stored",
     },
+    KindName.INFLUXDB: {"api", "signals", "ca", "policy"},
 }
 OF_DESTINATIONS: set[str] = set().union(*OF_KINDS.values())
 OF_ALERTS = {"alert_kind"}
 PLACEHOLDERS = {
-    *("address", "base", "date", "destination", "device", "found", "problem"),
-    "scanner",
+    *("address", "base", "date", "destination", "device", "field", "found"),
+    *("measurement", "ours", "problem", "scanner", "theirs"),
     *("shown", "url", "value", "waiting"),
 }
 
@@ -187,8 +188,11 @@ async def test_forms_of_the_bridge(
         context=context,  # type: ignore[arg-type]
         data={"subentry_id": subentry_id},
     )
+    # Each kind asks for its own.
+    token = KINDS[KindName.INFLUXDB].credentials({"api": "v2", "username": None})
     asked = [
-        {"data_schema": vol.Schema(fields)} for fields in CREDENTIAL_FIELDS.values()
+        {"data_schema": vol.Schema(fields)}
+        for fields in (*CREDENTIAL_FIELDS.values(), token)
     ]
     check_forms([result, *asked], steps[result["step_id"]])
     seen.add(result["step_id"])
@@ -203,7 +207,7 @@ async def test_forms_of_the_bridge(
         check_selectors(check_form(result, steps[name.step]), OF_KINDS[name])
         seen.add(name.step)
     assert seen | {"user"} == set(steps)
-    assert set(TEXTS["selector"]) == OF_DESTINATIONS | OF_ALERTS
+    assert set(TEXTS["selector"]) == OF_ALERTS | OF_DESTINATIONS
 
 
 async def test_forms_of_destinations(
@@ -397,6 +401,7 @@ def test_errors_and_reasons() -> None:
     of_form = PROBLEMS | {"unknown", "topic_bases_overlap", "invalid_topic_base"}
     of_form |= {"invalid_host", "invalid_port", "invalid_client_id"}
     of_form |= {"invalid_namespace"}
+    of_form |= {"invalid_url", "invalid_text", "database_missing"}
     assert of_form - PROBLEMS <= strings(*FORM_MODULES)
     of_form |= errors_of_forms() | set(Fault)
     of_bridge = {"invalid_name", "invalid_bridge_id"}
@@ -459,11 +464,11 @@ def test_issues() -> None:
         errors |= {fault for name in names for fault in files.get(name, ())}
         errors |= {"upload_gone"} if names & set(files) else {"invalid_server_name"}
         mended[problem.value] = ({"destination_removed"}, errors, names)
-    for issue in ("not_authorized", "quota_exceeded", "too_large"):
+    for issue in ("not_authorized", "quota_exceeded", "too_large", "field_type"):
         aborts = {"destination_removed", "not_loaded"}
         mended[issue] = (aborts, {issue, "no_connection"}, set())
     told = {"broker_missing", "broker_refused", "broker_certificate", "scanner_silent"}
-    told |= {"jetstream_missing", "stream_conflict"}
+    told |= {"bucket_missing", "jetstream_missing", "stream_conflict"}
     told |= {"ca_expires", "client_certificate_expires", "store_failed"}
     assert set(issues) == told | set(mended) <= said
     for issue, (aborts, errors, names) in mended.items():
@@ -626,13 +631,17 @@ async def test_manifest(hass: HomeAssistant) -> None:
     assert all(owner.startswith("@") for owner in manifest["codeowners"])
     for key in ("documentation", "issue_tracker"):
         assert manifest[key].startswith("https://")
-    # The libraries that decode, and the client of NATS: Home Assistant's own MQTT
-    # integration brings paho-mqtt along.
+    # The libraries that decode, what writes metrics, and the client of NATS: Home
+    # Assistant's own MQTT integration brings paho-mqtt along.
     requirements = manifest["requirements"]
     assert requirements == sorted(requirements, key=str.lower)
     assert [re.split("[=>]=", name)[0] for name in requirements] == sorted(
-        (*(library.name for library in LIBRARIES), "nats-py"), key=str.lower
+        ["nats-py", "prometheus-client", *(library.name for library in LIBRARIES)],
+        key=str.lower,
     )
+    prometheus = await async_get_integration(hass, "prometheus")
+    lowest = {name.replace("==", ">=") for name in prometheus.requirements}
+    assert lowest <= set(requirements)
     assert MQTT_DOMAIN in manifest["after_dependencies"]
     mqtt = await async_get_integration(hass, MQTT_DOMAIN)
     assert any(name.startswith("paho-mqtt==") for name in mqtt.requirements)

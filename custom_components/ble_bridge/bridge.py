@@ -459,7 +459,10 @@ class _Listener:
         """Ask the user for help where messages are refused."""
         if (subentry := self._subentry) is not None:
             bridge = self._bridge
-            repairs.async_update_refusals(bridge.hass, bridge.entry, subentry, problems)
+            details = bridge.destinations[self._subentry_id].details
+            repairs.async_update_refusals(
+                bridge.hass, bridge.entry, subentry, problems, details
+            )
 
     @callback
     def on_store(self, problem: Problem | None) -> None:

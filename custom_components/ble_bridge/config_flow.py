@@ -94,6 +94,12 @@ class BleBridgeConfigFlow(ConfigFlow, domain=DOMAIN):
         """Ask for the bridge and its first destination, on NATS."""
         return await self._async_step(KindName.NATS, user_input)
 
+    async def async_step_to_influxdb(
+        self, user_input: dict[str, Any] | None = None
+    ) -> ConfigFlowResult:
+        """Ask for the bridge and its first destination, on InfluxDB."""
+        return await self._async_step(KindName.INFLUXDB, user_input)
+
     async def _async_step(
         self, name: KindName, user_input: dict[str, Any] | None
     ) -> ConfigFlowResult:

@@ -60,6 +60,17 @@ CONF_SERVERS: Final = "servers"
 CONF_STORAGE: Final = "storage"
 CONF_STORED: Final = "stored"
 DEFAULT_NAMESPACE: Final = "ble"
+# What an InfluxDB destination has beside
+CONF_API: Final = "api"
+CONF_BATCH_KILOBYTES: Final = "batch_kilobytes"
+CONF_BATCH_LINES: Final = "batch_lines"
+CONF_BATCH_SECONDS: Final = "batch_seconds"
+CONF_BUCKET: Final = "bucket"
+CONF_GZIP: Final = "gzip"
+CONF_MEASUREMENT: Final = "measurement"
+CONF_ORGANIZATION: Final = "organization"
+CONF_RETENTION_POLICY: Final = "retention_policy"
+CONF_SIGNALS: Final = "signals"
 
 # Delivery of a destination, beside the policy of each kind of record
 CONF_BUFFER_MEGABYTES: Final = "buffer_megabytes"
@@ -131,6 +142,14 @@ class Authorities(StrEnum):
 
     SYSTEM = "system"
     OWN = "own"
+
+
+class Signals(StrEnum):
+    """Of whose advertisements the signal strength is written."""
+
+    NONE = "none"
+    DEVICES = "devices"
+    ALL = "all"
 
 
 class Transport(StrEnum):

@@ -24,7 +24,7 @@ from .records import (
     Sighting,
     Value,
 )
-from .shaping import Shaper, Shaping
+from .shaping import Reason, Shaper, Shaping
 
 MAX_FIELDS: Final = 64
 # How long what a scanner heard counts for signal strength and nearest scanner (s).
@@ -33,6 +33,10 @@ SIGNAL_AGE: Final = 60.0
 _NEARER: Final = 5
 # An event that is said again was another one when something else was said for so long (s).
 _NEW_EVENT: Final = 1.0
+# A proxy gives all packets of one message one time. Two readings never have the same: where
+# a time names a point of a series, the second would overwrite the first.
+_SAME_MOMENT: Final = 1.0
+_TICK: Final = 1e-6
 # How often the same error of a device is told (s).
 ERROR_INTERVAL: Final = 300.0
 # After how long the stack gives up a device whose interval it does not know (s).
@@ -103,6 +107,14 @@ class Counters:
     undecoded: int = 0
     errors: dict[str, int] = field(default_factory=dict)
 
+    def add(self, other: Counters) -> None:
+        """Count what was counted elsewhere too."""
+        self.readings += other.readings
+        self.late += other.late
+        self.undecoded += other.undecoded
+        for name, count in other.errors.items():
+            self.errors[name] = self.errors.get(name, 0) + count
+
 
 class Device:
     """What is known of a device, kept up by its packets."""
@@ -118,10 +130,9 @@ class Device:
         self.subentry_id = subentry_id
         self.settings = settings
         self.decoder = decoder
-        self.identity = DeviceIdentity(
-            settings.device_id, settings.address, settings.name
-        )
+        self.identity = self._identity(settings.address, None)
         self.manufacturer: str | None = None
+        self._read = 0.0
         self.values: dict[str, Value] = {}
         self.events: set[str] = set()
         self.advertisers: dict[str, Advertiser] = {}
@@ -251,6 +262,9 @@ class Device:
     ) -> None:
         """Take over what a packet says, and tell of it."""
         now = _unix(advertisement.time)
+        if 0 <= self._read - now < _SAME_MOMENT:
+            now = self._read + _TICK
+        self._read = now
         self.is_sleepy = self.decoder.is_sleepy
         self._identify(advertisement.address, decoded)
         values = dict(decoded.values)
@@ -289,14 +303,28 @@ class Device:
                 if name in values:
                     self._tell(watch, watch.on_value(values[name], now))
 
+    def _identity(self, address: str | None, model: str | None) -> DeviceIdentity:
+        """Return how the device is called on the bus."""
+        settings = self.settings
+        return DeviceIdentity(
+            settings.device_id,
+            address,
+            settings.name,
+            model,
+            rotates=settings.irk is not None,
+        )
+
     def _identify(self, address: str, decoded: Decoded) -> None:
         """Take note of the address and the model."""
         if self.identity.address != address or self.identity.model != decoded.model:
-            self.identity = DeviceIdentity(
-                self.settings.device_id, address, self.settings.name, decoded.model
-            )
+            self.identity = self._identity(address, decoded.model)
             self.manufacturer = decoded.manufacturer
             self._owner.on_values(self, [MODEL])
+
+    @property
+    def left_out(self) -> Mapping[Reason, int]:
+        """Return how many of its advertisements did not go out, by reason."""
+        return self.shaper.dropped if self.shaper else {}
 
     # --- what goes wrong ----------------------------------------------------------------
 
@@ -560,10 +588,8 @@ class Device:
         if isinstance(events, list):
             self.events = {str(name) for name in events[:MAX_FIELDS]}
         model, address = state.get("model"), state.get("address")
-        self.identity = DeviceIdentity(
-            self.settings.device_id,
+        self.identity = self._identity(
             address if isinstance(address, str) else self.settings.address,
-            self.settings.name,
             model if isinstance(model, str) else None,
         )
         manufacturer = state.get("manufacturer")

@@ -11,6 +11,7 @@ from homeassistant.const import (
     CONF_HOST,
     CONF_PASSWORD,
     CONF_TOKEN,
+    CONF_URL,
     CONF_USERNAME,
 )
 from homeassistant.core import HomeAssistant
@@ -30,6 +31,7 @@ from .const import (
     CONF_IRK,
     CONF_KEY,
     CONF_NAMES,
+    CONF_ORGANIZATION,
     CONF_SCANNER_IDS,
     CONF_SEED,
     CONF_SERVER_NAME,
@@ -60,6 +62,7 @@ REDACTED: Final = {
     CONF_IRK,
     CONF_KEY,
     CONF_NAMES,
+    CONF_ORGANIZATION,
     CONF_PASSWORD,
     CONF_SCANNER_IDS,
     CONF_SEED,
@@ -67,6 +70,7 @@ REDACTED: Final = {
     CONF_SERVER_NAME,
     CONF_TOKEN,
     CONF_UNIX_PATH,
+    CONF_URL,
     CONF_USERNAME,
     CONF_WEBSOCKET_HEADERS,
     CONF_WEBSOCKET_PATH,

@@ -61,13 +61,15 @@ class DeviceIdentity:
     """How a device is called on the bus.
 
     `device_id` is its name in topics, safe as one level of them: the alias as a slug, else
-    the address. `address` is the one that it was heard under last, or None where none was.
+    the address. `address` is the one that it was heard under last, or None where none was;
+    it `rotates` where the device takes another one every few minutes.
     """
 
     device_id: str
     address: str | None = None
     name: str | None = None
     model: str | None = None
+    rotates: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -92,6 +92,15 @@ class VictoriaMetrics(PrometheusApi):
             for found in map(json.loads, lines.splitlines())
         ]
 
+    async def rows(self) -> int:
+        """Return how many values were written as line protocol since the start."""
+        text = await self.request("GET", "/metrics")
+        return sum(
+            int(line.rpartition(b" ")[2])
+            for line in text.splitlines()
+            if line.startswith(b'vm_rows_inserted_total{type="influx"')
+        )
+
     async def _flush(self) -> None:
         """Have found what has been written; it takes a second otherwise."""
         await self.request("GET", "/internal/force_flush")
@@ -143,7 +152,7 @@ class InfluxDb1(HttpServer):
         """Describe the store.
 
         `users` maps names to passwords; each may read and write all `databases`. A
-        larger body than `max_body_bytes` is refused (413).
+        larger body than `max_body_bytes`, packed as it comes, is refused (413).
         """
         super().__init__(port, certificate=certificate, key=key, directory=directory)
         self._rpc_port = free_port()

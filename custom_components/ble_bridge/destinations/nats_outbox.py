@@ -207,6 +207,7 @@ class NatsOutbox(Outbox[NatsConnection]):
                 messages.append((subject, payload, number, key))
             else:
                 passing.append(message)
+                batch.payload_size += len(payload)
                 messages.append((subject, payload, None, b""))
 
     def _is_denied(self, subject: bytes, since: float) -> bool:
@@ -225,14 +226,13 @@ class NatsOutbox(Outbox[NatsConnection]):
     def on_flushed(self, number: int) -> None:
         """Take note that the server has taken the records before a PING."""
         if (flush := self._flushes.pop(number, None)) is not None:
-            now = self._answer(flush.sent)
+            self._answer(flush.sent)
             self._flushing_count -= len(flush.parcels)
             for parcel, subject in flush.parcels:
                 # What is not permitted is said before.
                 if self._denied and self._is_denied(subject, flush.sent):
                     self.delivery.refuse(parcel, Problem.NOT_AUTHORIZED)
                 else:
-                    self._measure(now - parcel.accepted)
                     self.delivery.confirm(parcel)
         self._go_on_soon()
 
@@ -241,14 +241,13 @@ class NatsOutbox(Outbox[NatsConnection]):
         if (found := self._unacknowledged.pop(number, None)) is not None:
             message = found[0]
             if isinstance(message, Parcel):
-                now = self._answer(message.sent)
-                self._measure(now - message.accepted)
+                self._answer(message.sent)
                 self.delivery.confirm(message)
             else:
-                route, _, accepted = message
-                now = self._answer(accepted)
-                self._measure(now - accepted)
+                route, payload, accepted = message
+                self._answer(accepted)
                 route.tally.acknowledged += 1
+                self._measure(len(payload), accepted, acknowledged=True)
         self._go_on_soon()
 
     def on_refused(self, number: int, problem: Problem) -> None:
@@ -284,7 +283,7 @@ class NatsOutbox(Outbox[NatsConnection]):
         if batch.passing:
             for route, _, _ in batch.passing:
                 route.tally.sent += 1
-            self._measure(self._loop.time() - batch.passing[0][2])
+            self._measure(batch.payload_size, batch.passing[0][2], acknowledged=False)
         if _LOGGER.isEnabledFor(logging.DEBUG):
             _LOGGER.debug(
                 "Published %d unconfirmed advertisements among %d bytes",

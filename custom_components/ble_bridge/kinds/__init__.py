@@ -5,6 +5,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from ..const import CONF_KIND
+from .influxdb import InfluxKind
 from .kind import Kind
 from .mqtt import MqttKind
 from .nats import NatsKind
@@ -15,6 +16,7 @@ class KindName(StrEnum):
 
     MQTT = "mqtt"
     NATS = "nats"
+    INFLUXDB = "influxdb"
 
     @property
     def step(self) -> str:
@@ -25,6 +27,7 @@ class KindName(StrEnum):
 KINDS: Final[Mapping[KindName, Kind]] = {
     KindName.MQTT: MqttKind(),
     KindName.NATS: NatsKind(),
+    KindName.INFLUXDB: InfluxKind(),
 }
 
 

@@ -10,7 +10,7 @@ from homeassistant.core import HomeAssistant
 import voluptuous as vol
 
 from ..destinations.destination import DestinationListener
-from ..destinations.errors import ConnectError
+from ..destinations.errors import ConnectError, Problem
 from ..destinations.policy import DeliverySettings
 from ..destinations.store import RecordStore
 from ..layouts.raw import RawLayout
@@ -39,6 +39,8 @@ class Kind:
 
     # What it is called in Home Assistant's list of devices.
     model: str
+    # Upon what other credentials may help.
+    asks_credentials_for = frozenset({Problem.INVALID_AUTH})
 
     # --- the form -----------------------------------------------------------------------
 
