@@ -408,6 +408,22 @@ async def test_advertisements_are_denied(
         # The first one was sent before anybody had said so.
         assert tally.refused == (101 if enabled else 100)
         assert is_up(hass, data)
+        assert issues(hass, entry) == {"not_authorized"}
+
+        (subentry_id,) = destinations(entry)
+        allowing = NatsServer(server.port, jetstream=True)
+        await server.stop()
+        async with allowing:
+            await wait_until(lambda: not is_up(hass, data))
+            await wait_until(lambda: is_up(hass, data))
+            await wait_until(lambda: not issues(hass, entry))
+            await stream(scanner, 101, 10)
+            await settle(diagnose, entry)
+            assert await entry.runtime_data.async_retry(subentry_id) is None
+            again = destination(entry).tally(RecordKind.ADVERTISEMENT)
+            assert again.refused == tally.refused
+            assert again.delivered == tally.delivered + 10
+            assert not issues(hass, entry)
 
 
 async def test_too_large(

@@ -68,6 +68,11 @@ class NatsDestination(Destination[NatsConnection], ConnectionListener):
             raise ValueError("Not a subject")
         return Message(encode_topic(address), payload, qos)
 
+    @override
+    async def async_retry(self) -> Problem | None:
+        self.outbox.forget_denials()
+        return await super().async_retry()
+
     # --- the connection -----------------------------------------------------------------
 
     @override

@@ -78,6 +78,8 @@ class NatsOutbox(Outbox[NatsConnection]):
         self._flushing_count = 0
         # Subjects, in lower case as nats-py gives them, and when they were denied.
         self._denied: dict[bytes, float] = {}
+        # Of which advertisements the user was told that they are denied.
+        self._told: set[bytes] = set()
 
     @property
     @override
@@ -107,7 +109,7 @@ class NatsOutbox(Outbox[NatsConnection]):
 
     @override
     def _begin(self, connection: NatsConnection) -> None:
-        self._denied.clear()
+        self.forget_denials()
         self._passing.put_back(
             (message[0], mark_resent(message[1]), message[2])
             for message, _ in reversed(self._unacknowledged.values())
@@ -200,6 +202,7 @@ class NatsOutbox(Outbox[NatsConnection]):
                 self._report(Problem.TOO_LARGE)
             elif self._denied and self._is_denied(subject, recently):
                 route.tally.refused += 1
+                self._tell_denied(route.head)
             elif route.qos:
                 number = connection.reserve()
                 self._unacknowledged[number] = message, subject
@@ -209,6 +212,19 @@ class NatsOutbox(Outbox[NatsConnection]):
                 passing.append(message)
                 batch.payload_size += len(payload)
                 messages.append((subject, payload, None, b""))
+
+    def _tell_denied(self, head: bytes) -> None:
+        """Have the user told that advertisements may not be published."""
+        if head not in self._told and len(self._told) < _MAX_DENIED:
+            self._told.add(head)
+            self.delivery.tell_refused(head, Problem.NOT_AUTHORIZED)
+
+    def forget_denials(self) -> None:
+        """Try again what was denied: that may have been mended."""
+        self._denied.clear()
+        for head in self._told:
+            self.delivery.tell_taken(head)
+        self._told.clear()
 
     def _is_denied(self, subject: bytes, since: float) -> bool:
         """Tell whether the server has said since then that we may not publish there."""
