@@ -276,6 +276,8 @@ async def test_server_name_and_alpn(
         named = {"server_name": " broker.example ", "alpn": [" mqtt ", ""]}
         changes: dict[str, Any] = {"tls": True, "ca": "own"}
         if first_time:
+            # Once a file is uploaded, nothing can be added to what is served here.
+            assert await async_setup_component(hass, DOMAIN, {})
             flow = hass.config_entries.flow
             result: Any = await flow.async_init(DOMAIN, context={"source": SOURCE_USER})
             result = await flow.async_configure(

@@ -185,8 +185,7 @@ class Tally:
 class Route:
     """Where a sighting's advertisements go at one destination.
 
-    `head` is the address as the connection writes it: an MQTT topic with its length, a NATS
-    subject. `parts` are what the layout need not build again, and `version` is that of the
+    `head` is the address with its length before it: an MQTT topic, a NATS subject. `parts` are what the layout need not build again, and `version` is that of the
     payload for which they were built.
     """
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import itertools
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple, cast, override
+from typing import Any, NamedTuple, cast, override
 
 from hypothesis import settings, strategies as st
 from hypothesis.stateful import (
@@ -377,7 +377,7 @@ class RecordMachine(RuleBasedStateMachine):
         self.newest: dict[tuple[Policy, str], int] = {}
         self.disturbed = False  # What is refused comes behind what was on its way
         self.messages: dict[int, int] = {}
-        self.connection: FakeConnection | None = None
+        self.connection: Any = None
         self.start()
 
     # --- Home Assistant -----------------------------------------------------------------
@@ -405,8 +405,28 @@ class RecordMachine(RuleBasedStateMachine):
         self.delivery.journal = Journal(
             self.loop, self.store, self.delivery, lambda at: at
         )
-        self.outbox = MqttOutbox(self.loop, self.delivery, lambda _: None, self.lose)
+        self.outbox = self.make_outbox()
         self.loop.run_until_complete(self.delivery.journal.async_open())
+
+    # --- what differs between kinds of destinations -------------------------------------
+
+    def make_outbox(self) -> Any:
+        """Return the outbox."""
+        return MqttOutbox(self.loop, self.delivery, lambda _: None, self.lose)
+
+    def make_connection(self, maximum_qos: int, window: int) -> Any:
+        """Return a connection."""
+        return FakeConnection(maximum_qos, True, None, window)
+
+    def acknowledge(self, mid: int) -> None:
+        """Acknowledge what was sent under a number."""
+        self.outbox.on_written(mid)
+
+    def refuse(self, mid: int, problem: Problem) -> None:
+        """Refuse what was sent under a number."""
+        self.outbox.on_refused(mid, problem)
+
+    # --- Home Assistant, going on -------------------------------------------------------
 
     @rule()
     def restart(self) -> None:
@@ -524,8 +544,8 @@ class RecordMachine(RuleBasedStateMachine):
     @rule(maximum_qos=st.integers(1, 2), window=st.sampled_from([1, 4, 20]))
     def connect(self, maximum_qos: int, window: int) -> None:
         """Connect."""
-        self.connection = FakeConnection(maximum_qos, True, None, window)
-        self.outbox.open(cast(MqttConnection, self.connection))
+        self.connection = self.make_connection(maximum_qos, window)
+        self.outbox.open(self.connection)
 
     @precondition(lambda self: self.connection is not None)
     @rule(willing=st.booleans())
@@ -560,9 +580,9 @@ class RecordMachine(RuleBasedStateMachine):
             del unacknowledged[mid]
             if problem:
                 self.disturbed = True
-                self.outbox.on_refused(mid, problem)
+                self.refuse(mid, problem)
             else:
-                self.outbox.on_written(mid)
+                self.acknowledge(mid)
 
     @rule(blamed=st.booleans())
     def lose(self, blamed: bool = False) -> None:
@@ -630,7 +650,7 @@ class RecordMachine(RuleBasedStateMachine):
             self.write()
             for mid in list(self.connection.unacknowledged):
                 del self.connection.unacknowledged[mid]
-                self.outbox.on_written(mid)
+                self.acknowledge(mid)
             if not self.delivery.waiting:
                 break
         self.adds_up()

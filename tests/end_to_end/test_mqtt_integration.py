@@ -28,6 +28,7 @@ async def test_the_broker_that_home_assistant_uses(
         assert result["type"] == "create_entry", result
         result = await home_assistant.flow(
             "ble_bridge",
+            {"next_step_id": "to_mqtt"},
             {
                 "name": "BLE Bridge",
                 "bridge_id": "home",

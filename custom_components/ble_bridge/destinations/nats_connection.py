@@ -40,6 +40,7 @@ MAX_SUBJECT: Final = 1024
 _BATCH: Final = 500
 _PING_INTERVAL: Final = 20
 _PINGS: Final = 2
+_CLOSE_TIMEOUT: Final = 0.1
 # How long we wait for a PONG; whoever waits for it has a patience of his own (s).
 _FOREVER: Final = 7 * 24 * 3600
 # Of how many servers that others tell of we take note.
@@ -220,11 +221,24 @@ class NatsConnection:
             )
         except ValueError as err:  # A line that is longer than any of NATS
             raise ConnectError(Problem.NOT_NATS) from err
+        except ConnectError as err:
+            raise ConnectError(self._blame_certificate(err.problem)) from err
         if not client.is_connected:
-            raise ConnectError(Problem.CONNECTION_LOST)
+            raise ConnectError(self._blame_certificate(Problem.CONNECTION_LOST))
         if settings.tls and not self._is_encrypted:
             raise ConnectError(Problem.TLS_FAILED)
         self.max_payload = client.max_payload
+
+    def _blame_certificate(self, problem: Problem) -> Problem:
+        """Return what went wrong with a connection that ended before it was made.
+
+        With TLS 1.3 a server looks at our certificate when the handshake is over for us. It
+        hangs up then, and what it says of it may be lost with that.
+        """
+        information: dict[str, Any] = getattr(self._client, "_server_info", {})
+        if problem is Problem.CONNECTION_LOST and information.get("tls_verify"):
+            return Problem.CLIENT_CERTIFICATE_REFUSED
+        return problem
 
     def _guarded[**P, R](self, tls: bool, show: Callable[P, R]) -> Callable[P, R]:
         """Return what shows a secret, though not over a connection that ought to be secret.
@@ -293,8 +307,10 @@ class NatsConnection:
     async def _async_dispose(self) -> None:
         """Leave nothing behind of a connection that did not come about."""
         self.abort()
+        # nats-py waits for the end of a stream in vain from which a handshake took over.
         with contextlib.suppress(Exception):
-            await self._client.close()
+            async with asyncio.timeout(_CLOSE_TIMEOUT):
+                await self._client.close()
 
     # --- messages -----------------------------------------------------------------------
 

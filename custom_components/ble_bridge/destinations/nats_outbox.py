@@ -169,17 +169,18 @@ class NatsOutbox(Outbox[NatsConnection]):
         parcel.confirms = True
         is_stored = parcel.kind in self._stored
         for head, payload, _, _, is_object in parcel.messages:
-            key = message_id(head, payload) if is_stored else b""
+            subject = head[2:]
+            key = message_id(subject, payload) if is_stored else b""
             if is_object and parcel.sends > 1:
                 payload = mark_resent(payload)
             if is_stored:
                 number = connection.reserve()
-                self._unacknowledged[number] = parcel, head
-                batch.messages.append((head, payload, number, key))
+                self._unacknowledged[number] = parcel, subject
+                batch.messages.append((subject, payload, number, key))
             else:
-                flushed.append((parcel, head))
+                flushed.append((parcel, subject))
                 self._flushing_count += 1
-                batch.messages.append((head, payload, None, key))
+                batch.messages.append((subject, payload, None, key))
 
     def _add_passing(self, connection: NatsConnection, batch: NatsBatch) -> None:
         """Add advertisements to a batch."""
@@ -189,7 +190,7 @@ class NatsOutbox(Outbox[NatsConnection]):
         for _ in range(min(len(queue), connection.batch_size - len(messages))):
             message = queue[0]
             route, payload, _ = message
-            head = route.head
+            subject = route.head[2:]
             if route.qos and not self._may_send_records:
                 break
             queue.popleft()
@@ -197,17 +198,17 @@ class NatsOutbox(Outbox[NatsConnection]):
             if len(payload) > limit:
                 route.tally.failed += 1
                 self._report(Problem.TOO_LARGE)
-            elif self._denied and self._is_denied(head, recently):
+            elif self._denied and self._is_denied(subject, recently):
                 route.tally.refused += 1
             elif route.qos:
                 number = connection.reserve()
-                self._unacknowledged[number] = message, head
-                key = message_id(head, unmarked(payload))
-                messages.append((head, payload, number, key))
+                self._unacknowledged[number] = message, subject
+                key = message_id(subject, unmarked(payload))
+                messages.append((subject, payload, number, key))
             else:
                 passing.append(message)
                 batch.payload_size += len(payload)
-                messages.append((head, payload, None, b""))
+                messages.append((subject, payload, None, b""))
 
     def _is_denied(self, subject: bytes, since: float) -> bool:
         """Tell whether the server has said since then that we may not publish there."""
@@ -227,9 +228,9 @@ class NatsOutbox(Outbox[NatsConnection]):
         if (flush := self._flushes.pop(number, None)) is not None:
             self._answer(flush.sent)
             self._flushing_count -= len(flush.parcels)
-            for parcel, head in flush.parcels:
+            for parcel, subject in flush.parcels:
                 # What is not permitted is said before.
-                if self._denied and self._is_denied(head, flush.sent):
+                if self._denied and self._is_denied(subject, flush.sent):
                     self.delivery.refuse(parcel, Problem.NOT_AUTHORIZED)
                 else:
                     self.delivery.confirm(parcel)
@@ -272,8 +273,8 @@ class NatsOutbox(Outbox[NatsConnection]):
             del self._denied[next(iter(self._denied))]
         self._denied[subject] = self._loop.time()
         self._report(Problem.NOT_AUTHORIZED)
-        for number, (_, head) in list(self._unacknowledged.items()):
-            if head.lower() == subject:
+        for number, (_, published) in list(self._unacknowledged.items()):
+            if published.lower() == subject:
                 self.on_refused(number, Problem.NOT_AUTHORIZED)
 
     def _conclude(self, batch: Batch) -> None:

@@ -14,7 +14,7 @@ class Message(NamedTuple):
     """One message of a parcel.
 
     `head` is the topic as it stands in a PUBLISH packet: two bytes of length, then UTF-8
-    (MQTT 5, 1.5.4). An object is a payload in JSON that has room for one more name.
+    (MQTT 5, 1.5.4); a subject of NATS likewise. An object is a payload in JSON that has room for one more name.
     """
 
     head: bytes

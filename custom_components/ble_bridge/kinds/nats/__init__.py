@@ -24,6 +24,7 @@ from ...destinations.nats_connection import CONNECT_TIMEOUT, NatsConnector
 from ...destinations.policy import DeliverySettings
 from ...destinations.store import RecordStore
 from ...layouts.subjects import advertisement_subject
+from ...layouts.topics import encode_topic
 from ...records import Sighting
 from ...uploads import Uploads
 from ..entered import Entered
@@ -135,7 +136,7 @@ class NatsKind(Kind):
         settings = nats_settings(data)
 
         def head(sighting: Sighting) -> bytes:
-            return advertisement_subject(namespace, sighting).encode()
+            return encode_topic(advertisement_subject(namespace, sighting))
 
         destination = NatsDestination(
             DestinationParts(

@@ -10,14 +10,12 @@ from ...destinations.parcels import Message
 from ...layouts.raw import Heartbeat
 from ...layouts.subjects import SubjectsLayout, scanner_subject
 from ...layouts.telemetry import encode_heartbeat
+from ...layouts.topics import encode_topic
 from ...publisher import Outlet, Publisher
 from ...records import DEVICE_KINDS, Scanner
 
-
 # Most subjects come again with every reading.
-@functools.lru_cache(maxsize=20_000)
-def _head(subject: str) -> bytes:
-    return subject.encode()
+_head = functools.lru_cache(maxsize=20_000)(encode_topic)
 
 
 class NatsPublisher(Publisher):
