@@ -1,6 +1,7 @@
 """Lines on their way to InfluxDB 1, 2 and 3, and to VictoriaMetrics."""
 
 import asyncio
+import contextlib
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -571,6 +572,75 @@ async def test_idle_connection() -> None:
         await store.settle()
         assert store.changes == [True]
         assert set(numbers(server)) == {0}
+
+
+async def test_wait_before_the_first_line() -> None:
+    """Who wants to be left alone at once is asked again when it wants."""
+    async with FakeInflux() as server:
+        server.fail(Fault(status=429, retry_after=1), times=1)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        async with rig(server.url) as store:
+            assert loop.time() - began >= 1
+            assert store.problems == [Problem.QUOTA_EXCEEDED, None]
+
+
+async def test_a_status_of_another_type() -> None:
+    """That the bridge's own line is not taken is no reason not to write the others."""
+    async with FakeInflux() as server:
+        server._store.write(
+            "/api/v2/write",
+            {"org": "house", "bucket": "ble"},
+            "Token token",
+            b'ble_bridge online="yes"',
+        )
+        async with rig(server.url) as store:
+            store.say(point(1))
+            await store.settle()
+            assert numbers(server) == [1]
+
+
+async def test_an_endless_answer() -> None:
+    """No more is read of an answer than could be understood."""
+
+    async def chat(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(status=503)
+        await response.prepare(request)
+        with contextlib.suppress(ConnectionError):
+            while True:
+                await response.write(b"x" * 65_536)
+        return response
+
+    application = web.Application()
+    application.router.add_post("/api/v2/write", chat)
+    async with (
+        TestServer(application, host="127.0.0.1") as server,
+        rig(str(server.make_url("/")), connected=False) as store,
+    ):
+        await async_until(lambda: store.problems)
+        assert store.problems[0] is Problem.SERVER_UNAVAILABLE
+
+
+async def test_certificates_that_cannot_be_used() -> None:
+    """What was stored may be damaged."""
+    async with rig("https://127.0.0.1:1", ca="damaged", connected=False) as store:
+        await async_until(lambda: store.problems)
+        assert store.problems[0] is Problem.TLS_FAILED
+
+
+async def test_our_own_mistake(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What nobody foresaw is in the log, and ends nothing for good."""
+    async with FakeInflux() as server, rig(server.url) as store:
+        with monkeypatch.context() as patched:
+            patched.setattr(influxdb_outbox, "judge", lambda _: 1 / 0)
+            store.say(point(1))
+            await async_until(lambda: not store.is_up)
+        assert store.last_problem() is Problem.UNEXPECTED
+        assert "ZeroDivisionError" in caplog.text
+        await store.settle()
+        assert {*numbers(server)} == {1}
 
 
 # --- lines of the user's ----------------------------------------------------------------
