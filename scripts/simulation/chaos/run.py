@@ -98,7 +98,7 @@ class Run:
             lost = [number for number in heard if not receipts.has(*number)]
             counted = house.counters(name)
             counted.subtract(before[name])
-            forgiven = house.at_risk + sum(counted[key] for key in fault.forgives)
+            forgiven = house.at_risk[name] + sum(counted[key] for key in fault.forgives)
             if len(lost) > (forgiven if name in fault.outlets else 0):
                 result.failures.append(
                     f"{name}: {len(lost)} of {len(heard)} were lost: {shown(lost)}"
@@ -108,12 +108,17 @@ class Run:
                     f"{name}: {len(moved)} arrived after a later one"
                     f" (device, number, later one): {shown(moved)}"
                 )
+            doubled = receipts.copies[copies[name] :]
+            if doubled and outlet.dedupes:
+                result.failures.append(
+                    f"{name}: {len(doubled)} came twice: {shown(doubled)}"
+                )
             if name in fault.outlets:
                 result.sent += len(heard)
                 result.written_off += min(len(lost), forgiven)
                 result.lost += max(len(lost) - forgiven, 0)
                 result.delivered += len(heard) - len(lost)
-                result.duplicates += len(receipts.copies) - copies[name]
+                result.duplicates += len(doubled)
                 result.acknowledged += counted["acknowledged"] + counted["sent"]
                 for key in DROPPED:
                     if counted[key]:
@@ -126,7 +131,7 @@ class Run:
         house = self._house
         await house.steady(always=self._steady)
         house.findings.clear()
-        house.at_risk = 0
+        house.at_risk.clear()
         house.log.read()
         vitals = await house.probe()
         if self._tasks_ours is None:
@@ -185,12 +190,13 @@ class Run:
                 result.failures += left
                 break
             await asyncio.sleep(0.1)
+        for outlet in house.outlets.values():
+            await outlet.receiver.settle()
         if fault.issue is not None:
             issues = await house.issues()
-            house.expect(
-                any(issue.startswith(fault.issue) for issue in issues),
-                f"no repair issue {fault.issue}…, but {issues}",
-            )
+            for name in fault.outlets:
+                issue = f"{fault.issue}_{house.subentries[name]}"
+                house.expect(issue in issues, f"no repair issue {issue}, but {issues}")
         await house.tidy()
         house.traffic.paused = False
         if result.late_s > LATE and not fault.may_be_late:
