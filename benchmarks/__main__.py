@@ -342,7 +342,7 @@ def main() -> None:
         help="seconds of each run with evenly spread packets (default: 5)",
     )
     parser.add_argument(
-        "--minutes", type=float, default=10, help="of the soak (default: 10)"
+        "--minutes", type=float, default=20, help="of the soak (default: 20)"
     )
     parser.add_argument(
         "--json", action="store_true", help="print a JSON list instead of the table"

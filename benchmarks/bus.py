@@ -30,7 +30,7 @@ from custom_components.ble_bridge.records import Route, Scanner, Sighting, Tally
 from custom_components.ble_bridge.uploads import Uploads
 
 from .core import addresses, entry_of, follow, home_assistant
-from .decoding import advertisement
+from .packets import advertisement
 from .way import DEVICES, PAYLOAD, SCANNERS, TURN, Home, Way, measure
 
 LINES: Final = 5_000  # In a request, as by default

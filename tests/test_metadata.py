@@ -24,6 +24,7 @@ from homeassistant.loader import async_get_integration
 from homeassistant.util.yaml import load_yaml_dict
 import pytest
 from pytest_homeassistant_custom_component.common import MockConfigEntry
+import voluptuous as vol
 
 from custom_components.ble_bridge import (
     actions as actions_module,
@@ -39,7 +40,8 @@ from custom_components.ble_bridge.decoders.fields import FIELDS, Field, Kind
 from custom_components.ble_bridge.decoders.sources import LIBRARIES
 from custom_components.ble_bridge.destinations.errors import Problem
 from custom_components.ble_bridge.destinations.parcels import Outcome
-from custom_components.ble_bridge.kinds import KINDS
+from custom_components.ble_bridge.kinds import KINDS, KindName
+from custom_components.ble_bridge.kinds.nats.form import CREDENTIAL_FIELDS
 from custom_components.ble_bridge.system_health import system_health_info
 
 from .conftest import SimulatedScanner, destination_data
@@ -73,13 +75,21 @@ def read(name: str) -> Any:
 
 TEXTS = read("translations/en.json")
 # What can be chosen with a text, in which forms.
-OF_DESTINATIONS = {
-    *("broker", "ca", "transport", "qos", "protocol", "delivery", "policy"),
+OF_KINDS = {
+    KindName.MQTT: {
+        *("broker", "ca", "transport", "qos", "protocol", "delivery", "policy"),
+    },
+    KindName.NATS: {
+        *("authentication", "ca", "payload", "policy", "retention", "storage"),
+        "stored",
+    },
+    KindName.INFLUXDB: {"api", "signals", "ca", "policy"},
 }
+OF_DESTINATIONS: set[str] = set().union(*OF_KINDS.values())
 OF_ALERTS = {"alert_kind"}
 PLACEHOLDERS = {
-    *("address", "base", "date", "destination", "device", "found", "problem"),
-    "scanner",
+    *("address", "base", "date", "destination", "device", "field", "found"),
+    *("measurement", "ours", "problem", "scanner", "theirs"),
     *("shown", "url", "value", "waiting"),
 }
 
@@ -178,7 +188,13 @@ async def test_forms_of_the_bridge(
         context=context,  # type: ignore[arg-type]
         data={"subentry_id": subentry_id},
     )
-    check_form(result, steps[result["step_id"]])
+    # Each kind asks for its own.
+    token = KINDS[KindName.INFLUXDB].credentials({"api": "v2", "username": None})
+    asked = [
+        {"data_schema": vol.Schema(fields)}
+        for fields in (*CREDENTIAL_FIELDS.values(), token)
+    ]
+    check_forms([result, *asked], steps[result["step_id"]])
     seen.add(result["step_id"])
 
     await hass.config_entries.async_remove(entry.entry_id)
@@ -188,10 +204,10 @@ async def test_forms_of_the_bridge(
         result = await flows.async_configure(
             menu["flow_id"], {"next_step_id": name.step}
         )
-        check_selectors(check_form(result, steps[name.step]), OF_DESTINATIONS)
+        check_selectors(check_form(result, steps[name.step]), OF_KINDS[name])
         seen.add(name.step)
     assert seen | {"user"} == set(steps)
-    assert set(TEXTS["selector"]) == OF_DESTINATIONS | OF_ALERTS
+    assert set(TEXTS["selector"]) == OF_ALERTS | OF_DESTINATIONS
 
 
 async def test_forms_of_destinations(
@@ -214,7 +230,8 @@ async def test_forms_of_destinations(
             await flows.async_configure(menu["flow_id"], {"next_step_id": step})
         )
     for result in forms:
-        check_selectors(check_form(result, steps[result["step_id"]]), OF_DESTINATIONS)
+        name = KindName(result["step_id"].removeprefix("to_"))
+        check_selectors(check_form(result, steps[name.step]), OF_KINDS[name])
 
 
 def check_menu(result: Any, step: Mapping[str, Any]) -> list[str]:
@@ -383,6 +400,8 @@ def test_errors_and_reasons() -> None:
 
     of_form = PROBLEMS | {"unknown", "topic_bases_overlap", "invalid_topic_base"}
     of_form |= {"invalid_host", "invalid_port", "invalid_client_id"}
+    of_form |= {"invalid_namespace"}
+    of_form |= {"invalid_url", "invalid_text", "database_missing"}
     assert of_form - PROBLEMS <= strings(*FORM_MODULES)
     of_form |= errors_of_forms() | set(Fault)
     of_bridge = {"invalid_name", "invalid_bridge_id"}
@@ -445,10 +464,11 @@ def test_issues() -> None:
         errors |= {fault for name in names for fault in files.get(name, ())}
         errors |= {"upload_gone"} if names & set(files) else {"invalid_server_name"}
         mended[problem.value] = ({"destination_removed"}, errors, names)
-    for issue in ("not_authorized", "quota_exceeded", "too_large"):
+    for issue in ("not_authorized", "quota_exceeded", "too_large", "field_type"):
         aborts = {"destination_removed", "not_loaded"}
         mended[issue] = (aborts, {issue, "no_connection"}, set())
     told = {"broker_missing", "broker_refused", "broker_certificate", "scanner_silent"}
+    told |= {"bucket_missing", "jetstream_missing", "stream_conflict"}
     told |= {"ca_expires", "client_certificate_expires", "store_failed"}
     assert set(issues) == told | set(mended) <= said
     for issue, (aborts, errors, names) in mended.items():
@@ -611,13 +631,17 @@ async def test_manifest(hass: HomeAssistant) -> None:
     assert all(owner.startswith("@") for owner in manifest["codeowners"])
     for key in ("documentation", "issue_tracker"):
         assert manifest[key].startswith("https://")
-    # The libraries that decode, and no more: Home Assistant's own MQTT integration brings
-    # paho-mqtt along.
+    # The libraries that decode, what writes metrics, and the client of NATS: Home
+    # Assistant's own MQTT integration brings paho-mqtt along.
     requirements = manifest["requirements"]
     assert requirements == sorted(requirements, key=str.lower)
     assert [re.split("[=>]=", name)[0] for name in requirements] == sorted(
-        (library.name for library in LIBRARIES), key=str.lower
+        ["nats-py", "prometheus-client", *(library.name for library in LIBRARIES)],
+        key=str.lower,
     )
+    prometheus = await async_get_integration(hass, "prometheus")
+    lowest = {name.replace("==", ">=") for name in prometheus.requirements}
+    assert lowest <= set(requirements)
     assert MQTT_DOMAIN in manifest["after_dependencies"]
     mqtt = await async_get_integration(hass, MQTT_DOMAIN)
     assert any(name.startswith("paho-mqtt==") for name in mqtt.requirements)

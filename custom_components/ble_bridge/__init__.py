@@ -12,6 +12,7 @@ from .actions import async_setup_actions
 from .bridge import BleBridgeConfigEntry, Bridge, remove_stores
 from .const import CONF_FORMATS, DOMAIN
 from .device_store import DeviceStore
+from .http import async_setup_views
 from .kinds import kind_of
 from .scanners import BridgeStore
 from .settings import own_formats
@@ -21,8 +22,9 @@ PLATFORMS = [Platform.BINARY_SENSOR, Platform.EVENT, Platform.SENSOR]
 
 
 async def async_setup(hass: HomeAssistant, _config: ConfigType) -> bool:
-    """Set up the actions; an automation may name them before there is a bridge."""
+    """Set up actions and views; both may be asked for before there is a bridge."""
     async_setup_actions(hass)
+    async_setup_views(hass)
     return True
 
 

@@ -20,6 +20,7 @@ import voluptuous as vol
 from .bridge import BleBridgeConfigEntry, Bridge
 from .const import CONF_QOS, DOMAIN
 from .destinations.destination import Destination
+from .destinations.errors import LinesError
 from .destinations.parcels import Outcome
 from .layouts.payloads import safe_text
 
@@ -81,6 +82,8 @@ async def _async_publish(call: ServiceCall) -> ServiceResponse:
             call.data[CONF_QOS],
             retain=call.data[CONF_RETAIN],
         )
+    except LinesError as err:
+        raise _invalid("invalid_lines") from err
     except ValueError as err:
         raise _invalid("invalid_topic") from err
     loop = asyncio.get_running_loop()

@@ -53,6 +53,7 @@ from .kinds.kind import Site
 from .kinds.mqtt.settings import MQTT_DOMAIN, home_assistant_broker
 from .layouts.payloads import unpublishable
 from .layouts.raw import RawLayout
+from .layouts.subjects import RawProtobufLayout
 from .publisher import Publisher
 from .records import Advertisement, Reading, Record, RecordKind, Scanner, Sighting
 from .scanners import BridgeStore, Scanners
@@ -115,7 +116,11 @@ class Bridge:
             hass, self.scanners.get, _filter(entry.options), self._on_advertisement
         )
         self._site = Site(
-            hass=hass, bridge_id=self.bridge_id, store=store, raw=RawLayout()
+            hass=hass,
+            bridge_id=self.bridge_id,
+            store=store,
+            raw=RawLayout(),
+            raw_protobuf=RawProtobufLayout(),
         )
         self.decoders = Decoders(self._on_wanted)
         self.decoders.use_formats(formats)
@@ -454,7 +459,10 @@ class _Listener:
         """Ask the user for help where messages are refused."""
         if (subentry := self._subentry) is not None:
             bridge = self._bridge
-            repairs.async_update_refusals(bridge.hass, bridge.entry, subentry, problems)
+            details = bridge.destinations[self._subentry_id].details
+            repairs.async_update_refusals(
+                bridge.hass, bridge.entry, subentry, problems, details
+            )
 
     @callback
     def on_store(self, problem: Problem | None) -> None:

@@ -88,6 +88,18 @@ class BleBridgeConfigFlow(ConfigFlow, domain=DOMAIN):
         """Ask for the bridge and its first destination, on MQTT."""
         return await self._async_step(KindName.MQTT, user_input)
 
+    async def async_step_to_nats(
+        self, user_input: dict[str, Any] | None = None
+    ) -> ConfigFlowResult:
+        """Ask for the bridge and its first destination, on NATS."""
+        return await self._async_step(KindName.NATS, user_input)
+
+    async def async_step_to_influxdb(
+        self, user_input: dict[str, Any] | None = None
+    ) -> ConfigFlowResult:
+        """Ask for the bridge and its first destination, on InfluxDB."""
+        return await self._async_step(KindName.INFLUXDB, user_input)
+
     async def _async_step(
         self, name: KindName, user_input: dict[str, Any] | None
     ) -> ConfigFlowResult:
@@ -166,9 +178,14 @@ class BleBridgeConfigFlow(ConfigFlow, domain=DOMAIN):
         kind = kind_of(subentry.data)
         errors: dict[str, str] = {}
         if user_input is not None:
-            data = kind.with_credentials(subentry.data, user_input)
-            bridge_id = entry.data[CONF_BRIDGE_ID]
-            if not (errors := await kind.async_test(self.hass, bridge_id, data)):
+            entered = await kind.async_with_credentials(
+                self.hass, self._uploads, subentry.data, user_input
+            )
+            data, errors = entered.data, entered.errors
+            if not errors:
+                bridge_id = entry.data[CONF_BRIDGE_ID]
+                errors |= await kind.async_test(self.hass, bridge_id, data)
+            if not errors:
                 self.hass.config_entries.async_update_subentry(
                     entry, subentry, data=data
                 )

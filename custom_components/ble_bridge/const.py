@@ -40,6 +40,38 @@ CONF_USER_PROPERTIES: Final = "user_properties"
 CONF_WEBSOCKET_HEADERS: Final = "websocket_headers"
 CONF_WEBSOCKET_PATH: Final = "websocket_path"
 
+# NATS
+CONF_AUTHENTICATION: Final = "authentication"
+CONF_CLIENT_NAME: Final = "client_name"
+CONF_CREDENTIALS: Final = "credentials"
+CONF_DUPLICATE_WINDOW: Final = "duplicate_window"
+CONF_JETSTREAM: Final = "jetstream"
+CONF_MAX_MEGABYTES: Final = "max_megabytes"
+CONF_MAX_MESSAGES: Final = "max_messages"
+CONF_MESSAGES: Final = "messages"
+CONF_METHOD: Final = "method"
+CONF_NAMESPACE: Final = "namespace"
+CONF_PAYLOAD: Final = "payload"
+CONF_RECORDS: Final = "records"
+CONF_REPLICAS: Final = "replicas"
+CONF_RETENTION: Final = "retention"
+CONF_SEED: Final = "seed"
+CONF_SERVERS: Final = "servers"
+CONF_STORAGE: Final = "storage"
+CONF_STORED: Final = "stored"
+DEFAULT_NAMESPACE: Final = "ble"
+# What an InfluxDB destination has beside
+CONF_API: Final = "api"
+CONF_BATCH_KILOBYTES: Final = "batch_kilobytes"
+CONF_BATCH_LINES: Final = "batch_lines"
+CONF_BATCH_SECONDS: Final = "batch_seconds"
+CONF_BUCKET: Final = "bucket"
+CONF_GZIP: Final = "gzip"
+CONF_MEASUREMENT: Final = "measurement"
+CONF_ORGANIZATION: Final = "organization"
+CONF_RETENTION_POLICY: Final = "retention_policy"
+CONF_SIGNALS: Final = "signals"
+
 # Delivery of a destination, beside the policy of each kind of record
 CONF_BUFFER_MEGABYTES: Final = "buffer_megabytes"
 CONF_BUFFER_RECORDS: Final = "buffer_records"
@@ -112,9 +144,34 @@ class Authorities(StrEnum):
     OWN = "own"
 
 
+class Signals(StrEnum):
+    """Of whose advertisements the signal strength is written."""
+
+    NONE = "none"
+    DEVICES = "devices"
+    ALL = "all"
+
+
 class Transport(StrEnum):
     """What carries the connection to a broker."""
 
     TCP = "tcp"
     WEBSOCKETS = "websockets"
     UNIX = "unix"
+
+
+class Authentication(StrEnum):
+    """How a bridge shows a NATS server who it is."""
+
+    NONE = "none"
+    PASSWORD = "password"  # noqa: S105
+    TOKEN = "token"  # noqa: S105
+    NKEY = "nkey"
+    CREDENTIALS = "credentials"
+
+
+class PayloadFormat(StrEnum):
+    """How records are written."""
+
+    PROTOBUF = "protobuf"
+    JSON = "json"

@@ -45,6 +45,18 @@ class DestinationFlow(ConfigSubentryFlow):
         """Ask for a destination on MQTT."""
         return await self._async_step(KindName.MQTT, user_input)
 
+    async def async_step_to_nats(
+        self, user_input: dict[str, Any] | None = None
+    ) -> SubentryFlowResult:
+        """Ask for a destination on NATS."""
+        return await self._async_step(KindName.NATS, user_input)
+
+    async def async_step_to_influxdb(
+        self, user_input: dict[str, Any] | None = None
+    ) -> SubentryFlowResult:
+        """Ask for a destination on InfluxDB."""
+        return await self._async_step(KindName.INFLUXDB, user_input)
+
     async def _async_step(
         self, name: KindName, user_input: dict[str, Any] | None
     ) -> SubentryFlowResult:

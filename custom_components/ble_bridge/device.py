@@ -24,7 +24,7 @@ from .records import (
     Sighting,
     Value,
 )
-from .shaping import Shaper, Shaping
+from .shaping import Reason, Shaper, Shaping
 
 MAX_FIELDS: Final = 64
 # How long what a scanner heard counts for signal strength and nearest scanner (s).
@@ -106,6 +106,14 @@ class Counters:
     late: int = 0
     undecoded: int = 0
     errors: dict[str, int] = field(default_factory=dict)
+
+    def add(self, other: Counters) -> None:
+        """Count what was counted elsewhere too."""
+        self.readings += other.readings
+        self.late += other.late
+        self.undecoded += other.undecoded
+        for name, count in other.errors.items():
+            self.errors[name] = self.errors.get(name, 0) + count
 
 
 class Device:
@@ -312,6 +320,11 @@ class Device:
             self.identity = self._identity(address, decoded.model)
             self.manufacturer = decoded.manufacturer
             self._owner.on_values(self, [MODEL])
+
+    @property
+    def left_out(self) -> Mapping[Reason, int]:
+        """Return how many of its advertisements did not go out, by reason."""
+        return self.shaper.dropped if self.shaper else {}
 
     # --- what goes wrong ----------------------------------------------------------------
 

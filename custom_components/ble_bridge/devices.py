@@ -1,6 +1,7 @@
 """The user's devices: which there are, and what is told of them to the rest."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 import logging
@@ -18,13 +19,14 @@ from .alerts import Change, Watch
 from .const import CONF_AUTOMATIC, DOMAIN, EVENT_ALERT, SUBENTRY_DEVICE
 from .decoders import Decoders, Encryption
 from .decoders.sources import Source
-from .device import MODEL, Device, Owner
+from .device import MODEL, Counters, Device, Owner
 from .device_store import DeviceStore, Stored
 from .feed import Advertiser
 from .irk import Resolver
 from .prospect import Prospect
 from .records import Advertisement, Record
 from .settings import device_settings, new_device
+from .shaping import Reason
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -78,6 +80,7 @@ class Devices(Owner):
         self._cancel_adding: CALLBACK_TYPE | None = None
         self._trying = False
         self._known: dict[str, tuple[str, Mapping[str, Any]]] = {}
+        self._removed = Counters(), Counter[Reason]()
         for subentry in self._subentries():
             self._add(subentry)
 
@@ -175,6 +178,7 @@ class Devices(Owner):
     def _remove(self, device: Device) -> None:
         """Let go of a device whose subentry is gone."""
         device.end_alerts(time.time())
+        _count(self._removed, device.counters, device.left_out)
         del self.by_id[device.subentry_id]
         self._resolver.remove(device.subentry_id)
         if (address := device.settings.address) is not None:
@@ -193,6 +197,17 @@ class Devices(Owner):
         self._written.pop(device.subentry_id, None)
         repairs.async_delete_key_issues(self.hass, device.subentry_id)
         self._save_soon()
+
+    def totals(self) -> tuple[Counters, Counter[Reason]]:
+        """Return what became of the packets of devices, and how many were left out.
+
+        Those of devices that are removed stay counted.
+        """
+        totals = Counters(), Counter[Reason]()
+        _count(totals, *self._removed)
+        for device in self.by_id.values():
+            _count(totals, device.counters, device.left_out)
+        return totals
 
     def _find(self, address: str) -> Device | None:
         """Return the device that an address belongs to."""
@@ -502,3 +517,13 @@ class Devices(Owner):
 def alert_key(watch: Watch) -> str:
     """Return by what to listen to an alert."""
     return f"alert!{watch.rule.rule_id}"
+
+
+def _count(
+    totals: tuple[Counters, Counter[Reason]],
+    counters: Counters,
+    left_out: Mapping[Reason, int],
+) -> None:
+    """Add what was counted of one device, or of several."""
+    totals[0].add(counters)
+    totals[1].update(left_out)

@@ -6,7 +6,14 @@ import time
 from typing import Any, Final
 
 from homeassistant.components.diagnostics import async_redact_data
-from homeassistant.const import CONF_CLIENT_ID, CONF_HOST, CONF_PASSWORD, CONF_USERNAME
+from homeassistant.const import (
+    CONF_CLIENT_ID,
+    CONF_HOST,
+    CONF_PASSWORD,
+    CONF_TOKEN,
+    CONF_URL,
+    CONF_USERNAME,
+)
 from homeassistant.core import HomeAssistant
 
 from .bridge import BleBridgeConfigEntry
@@ -19,12 +26,16 @@ from .const import (
     CONF_CLIENT_CERTIFICATE,
     CONF_CLIENT_KEY,
     CONF_CLIENT_KEY_PASSWORD,
+    CONF_CREDENTIALS,
     CONF_EXCLUDED_SCANNERS,
     CONF_IRK,
     CONF_KEY,
     CONF_NAMES,
+    CONF_ORGANIZATION,
     CONF_SCANNER_IDS,
+    CONF_SEED,
     CONF_SERVER_NAME,
+    CONF_SERVERS,
     CONF_UNIX_PATH,
     CONF_USER_PROPERTIES,
     CONF_WEBSOCKET_HEADERS,
@@ -45,15 +56,21 @@ REDACTED: Final = {
     CONF_CLIENT_ID,
     CONF_CLIENT_KEY,
     CONF_CLIENT_KEY_PASSWORD,
+    CONF_CREDENTIALS,
     CONF_EXCLUDED_SCANNERS,
     CONF_HOST,
     CONF_IRK,
     CONF_KEY,
     CONF_NAMES,
+    CONF_ORGANIZATION,
     CONF_PASSWORD,
     CONF_SCANNER_IDS,
+    CONF_SEED,
+    CONF_SERVERS,
     CONF_SERVER_NAME,
+    CONF_TOKEN,
     CONF_UNIX_PATH,
+    CONF_URL,
     CONF_USERNAME,
     CONF_WEBSOCKET_HEADERS,
     CONF_WEBSOCKET_PATH,
@@ -135,7 +152,7 @@ async def async_get_config_entry_diagnostics(
                         for parcel in destination.delivery.set_aside
                     ],
                 },
-                "retained": len(bridge.store.data["retained"][subentry_id]),
+                "retained": len(bridge.store.data["retained"].get(subentry_id, ())),
                 "scanners": {
                     _scanner_id(scanner): _tally(tally)
                     for scanner, tally in destination.tallies.items()

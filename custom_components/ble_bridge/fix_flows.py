@@ -246,6 +246,17 @@ class CertificateFlow(_ProblemFlow):
 class RetryFlow(_ProblemFlow):
     """Send again what a broker refused, once the user has had it allowed."""
 
+    def __init__(
+        self,
+        entry_id: str,
+        subentry_id: str,
+        problem: Problem,
+        placeholders: Mapping[str, str],
+    ) -> None:
+        """Initialize with the subentry, its problem, and what the texts name of it."""
+        super().__init__(entry_id, subentry_id, problem)
+        self._placeholders |= placeholders
+
     @override
     async def _async_mend(
         self,

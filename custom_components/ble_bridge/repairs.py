@@ -1,8 +1,9 @@
 """What only the user can mend, said where they look, and taken back when it works."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 import contextlib
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any, Final
 
 from homeassistant.components.repairs import ConfirmRepairFlow, RepairsFlow
@@ -26,6 +27,7 @@ from .const import (
 from .decoders import Encryption
 from .destinations.errors import Problem
 from .fix_flows import CertificateFlow, KeyFlow, NewClientIdFlow, RetryFlow
+from .kinds import kind_of
 from .records import Scanner
 
 CONF_SUBENTRY_ID: Final = "subentry_id"
@@ -36,12 +38,24 @@ _CERTIFICATES: Final = (
     Problem.CERTIFICATE_NAME,
     Problem.CLIENT_CERTIFICATE_REFUSED,
 )
+_MISSING: Final = (
+    Problem.BROKER_MISSING,
+    Problem.BUCKET_MISSING,
+    Problem.JETSTREAM_MISSING,
+    Problem.STREAM_CONFLICT,
+)
 _ISSUES: Final = (
-    *("client_id_taken", "broker_missing", "broker_refused", "broker_certificate"),
+    *("client_id_taken", "broker_refused", "broker_certificate"),
     *_CERTIFICATES,
+    *_MISSING,
 )
 # What a broker refuses over a connection.
-_REFUSALS: Final = (Problem.NOT_AUTHORIZED, Problem.QUOTA_EXCEEDED, Problem.TOO_LARGE)
+_REFUSALS: Final = (
+    Problem.NOT_AUTHORIZED,
+    Problem.QUOTA_EXCEEDED,
+    Problem.TOO_LARGE,
+    Problem.FIELD_TYPE,
+)
 _EXPIRIES: Final = {
     CONF_CA_CERTIFICATE: "ca_expires",
     CONF_CLIENT_CERTIFICATE: "client_certificate_expires",
@@ -68,13 +82,13 @@ def async_update(
         _abort_reauth(hass, subentry.subentry_id)
     elif problem is Problem.CLIENT_ID_TAKEN:
         _block(hass, "client_id_taken", entry, subentry, is_fixable=True)
-    elif problem is Problem.BROKER_MISSING:
-        _block(hass, "broker_missing", entry, subentry)
+    elif problem in _MISSING:
+        _block(hass, problem.value, entry, subentry)
     elif problem in _CERTIFICATES and ours:
         _block(hass, problem.value, entry, subentry, is_fixable=True)
     elif problem in _CERTIFICATES:
         _block(hass, "broker_certificate", entry, subentry)
-    elif problem is Problem.INVALID_AUTH and ours:
+    elif problem in kind_of(subentry.data).asks_credentials_for and ours:
         entry.async_start_reauth(
             hass,
             {
@@ -95,11 +109,22 @@ def async_update_refusals(
     entry: ConfigEntry[Any],
     subentry: ConfigSubentry,
     problems: Collection[Problem],
+    details: Mapping[Problem, Mapping[str, str]] = MappingProxyType({}),
 ) -> None:
-    """Open or close what the broker's refusals of messages ask of the user."""
+    """Open or close what the broker's refusals of messages ask of the user.
+
+    `details` are what the texts name beside the destination.
+    """
     for problem in _REFUSALS:
         if problem in problems:
-            _create(hass, problem.value, entry, subentry, is_fixable=True)
+            _create(
+                hass,
+                problem.value,
+                entry,
+                subentry,
+                is_fixable=True,
+                placeholders=details.get(problem, {}),
+            )
         else:
             _close(hass, (problem,), subentry.subentry_id)
 
@@ -169,7 +194,7 @@ def _check_certificates(
             entry,
             subentry,
             severity=ir.IssueSeverity.WARNING,
-            date=dt_util.as_local(date).date().isoformat(),
+            placeholders={"date": dt_util.as_local(date).date().isoformat()},
         )
 
 
@@ -224,7 +249,7 @@ def _create(
     is_fixable: bool = False,
     is_persistent: bool = False,
     severity: ir.IssueSeverity = ir.IssueSeverity.ERROR,
-    **placeholders: str,
+    placeholders: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Open an issue of a destination."""
     ir.async_create_issue(
@@ -335,7 +360,9 @@ async def async_create_fix_flow(
     if issue in _CERTIFICATES:
         return CertificateFlow(entry_id, subentry_id, Problem(issue))
     if issue in _REFUSALS:
-        return RetryFlow(entry_id, subentry_id, Problem(issue))
+        told = ir.async_get(hass).async_get_issue(DOMAIN, issue_id)
+        placeholders = told.translation_placeholders if told else None
+        return RetryFlow(entry_id, subentry_id, Problem(issue), placeholders or {})
     if issue == Problem.STORE_CORRUPT:
         return ConfirmRepairFlow()
     return NewClientIdFlow(entry_id, subentry_id)

@@ -152,7 +152,7 @@ class InfluxDb1(HttpServer):
         """Describe the store.
 
         `users` maps names to passwords; each may read and write all `databases`. A
-        larger body than `max_body_bytes` is refused (413).
+        larger body than `max_body_bytes`, packed as it comes, is refused (413).
         """
         super().__init__(port, certificate=certificate, key=key, directory=directory)
         self._rpc_port = free_port()

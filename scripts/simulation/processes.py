@@ -137,6 +137,12 @@ class Process:
         """Send a signal to the process alone."""
         os.kill(self.pid, number)
 
+    def freeze(self) -> None:
+        """Stop the process in its tracks; it has stopped when this returns."""
+        self.send_signal(signal.SIGSTOP)
+        # Its threads go on for a moment. What ended by itself would never stop.
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+
     def log_tail(self, lines: int = 20) -> str:
         """Return the last lines of the process's output."""
         with suppress(FileNotFoundError):

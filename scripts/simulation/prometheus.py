@@ -42,8 +42,11 @@ class Prometheus(PrometheusApi):
         return found
 
     async def wait_scraped(self, jobs: Sequence[str] = (), timeout: float = 20) -> None:
-        """Wait until all targets, or those of some jobs, were scraped with success."""
-        bad: list[tuple[str, str]] = []
+        """Wait until all targets, or those of some jobs, were scraped with success.
+
+        Prometheus begins some five seconds after it has started.
+        """
+        targets: list[dict[str, Any]] = []
         try:
             async with asyncio.timeout(timeout):
                 while True:
@@ -52,16 +55,17 @@ class Prometheus(PrometheusApi):
                         for target in await self.targets()
                         if not jobs or target["labels"]["job"] in jobs
                     ]
-                    bad = [
-                        (target["scrapeUrl"], target["lastError"])
+                    # What was scraped can be asked for a moment later.
+                    labels = [sample.labels for sample in await self.query("up == 1")]
+                    if targets and all(
+                        any(target["labels"].items() <= up.items() for up in labels)
                         for target in targets
-                        if target["health"] != "up"
-                    ]
-                    if targets and not bad:
+                    ):
                         return
                     await asyncio.sleep(POLL_SECONDS)
         except TimeoutError:
-            raise SimulationError(f"Prometheus could not scrape: {bad}") from None
+            errors = {target["scrapeUrl"]: target["lastError"] for target in targets}
+            raise SimulationError(f"Prometheus could not scrape: {errors}") from None
 
     @override
     def _arguments(self) -> list[str | Path]:

@@ -11,10 +11,10 @@ from pathlib import Path
 import homeassistant.components
 
 # What the demo and the tests load, what ESPHome loads beside it, and what Home Assistant
-# discovers in the frames of the simulated home.
+# discovers in the frames of the simulated home. What writes metrics is prometheus's.
 INTEGRATIONS = (
     *("bluetooth", "diagnostics", "esphome", "frontend", "history", "logbook", "mqtt"),
-    *("my", "onboarding", "repairs", "system_health"),
+    *("my", "onboarding", "prometheus", "repairs", "system_health"),
     *("camera", "infrared", "radio_frequency"),
     # The parser libraries that the decoders use.
     *("aranet", "bluemaestro", "bthome", "govee_ble", "ibeacon", "inkbird", "kegtron"),

@@ -102,7 +102,7 @@ class Server(ABC):
 
     def freeze(self) -> None:
         """Stop the process in its tracks: connections stay, and nothing answers."""
-        self._signal(signal.SIGSTOP)
+        self._running().freeze()
 
     def thaw(self) -> None:
         """Let a frozen server go on."""
@@ -126,9 +126,12 @@ class Server(ABC):
         await process.wait_accepting(self.port, START_SECONDS)
 
     def _signal(self, number: signal.Signals) -> None:
+        self._running().send_signal(number)
+
+    def _running(self) -> Process:
         if self._process is None:
             raise SimulationError(f"{self.name} is not running.")
-        self._process.send_signal(number)
+        return self._process
 
 
 class HttpServer(Server):

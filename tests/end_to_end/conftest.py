@@ -42,6 +42,7 @@ async def add_bridge(
     """Set up BLE Bridge through its form, and return the ID of its entry."""
     result = await home_assistant.flow(
         "ble_bridge",
+        {"next_step_id": "to_mqtt"},
         {
             **BRIDGE_FORM,
             "port": broker.port,

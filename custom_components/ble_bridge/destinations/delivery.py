@@ -19,6 +19,7 @@ from typing import Final, override
 from ..records import RecordKind, Tally
 from .errors import Problem
 from .journal import Journal, JournalListener
+from .meter import Meter
 from .parcels import Outcome, Parcel
 from .policy import Bounds, DeliverySettings, Policy
 from .store import Contents, Page, Row
@@ -110,6 +111,7 @@ class Delivery(JournalListener):
         self.is_open = False
         self.set_aside: deque[Parcel] = deque()
         self.refused: dict[bytes, Problem] = {}
+        self.meters = {kind: Meter() for kind in RecordKind}
         self._tallies = tallies
         self._clock = clock
         self._unix_time = unix_time
@@ -372,6 +374,7 @@ class Delivery(JournalListener):
             self._finish(
                 parcel, Outcome.ACKNOWLEDGED if parcel.confirms else Outcome.SENT
             )
+            self._measure(parcel)
             self._is_well(parcel)
         elif refusal is Problem.QUOTA_EXCEEDED and parcel.policy is not Policy.DROP:
             if (now := self._clock()) >= self._paused_until:  # Else of the same burst
@@ -395,6 +398,18 @@ class Delivery(JournalListener):
             else:
                 self._retry_later(parcel)
 
+    def _measure(self, parcel: Parcel) -> None:
+        """Measure a record that was delivered."""
+        kind = parcel.kind
+        if kind is RecordKind.MESSAGE and parcel.tally is not self._tallies[kind]:
+            return  # What is said again is no record
+        self.meters[kind].add(
+            sum([len(message.payload) for message in parcel.messages]),
+            parcel.accepted,
+            self._clock(),
+            acknowledged=parcel.confirms,
+        )
+
     def _is_well(self, parcel: Parcel) -> None:
         """Take note that a record was taken: what was refused is not any more."""
         if not (self._pause or self.refused):
@@ -404,6 +419,17 @@ class Delivery(JournalListener):
         for message in parcel.messages:
             self.refused.pop(message.head, None)
         if self.problems != before:
+            self._on_change()
+
+    def tell_refused(self, head: bytes, problem: Problem) -> None:
+        """Take note that what is no record is refused under a name."""
+        if head not in self.refused and len(self.refused) < _MAX_REFUSED_TOPICS:
+            self.refused[head] = problem
+            self._on_change()
+
+    def tell_taken(self, head: bytes) -> None:
+        """Take note that what was refused under a name is not any more."""
+        if self.refused.pop(head, None) is not None:
             self._on_change()
 
     def _retry_later(self, parcel: Parcel) -> None:

@@ -6,7 +6,7 @@ outbox that writes.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import contextlib
 from dataclasses import dataclass
 import logging
@@ -158,7 +158,7 @@ class Destination[ConnectionT: Connection]:
         self._policy = parts.delivery.policies[RecordKind.ADVERTISEMENT]
         self._drops = self._policy is Policy.DROP
         self._qos = int(self._policy is Policy.DURABLE)
-        self._refusals: frozenset[Problem] = frozenset()
+        self._refusals: object = (frozenset(), {})
         self._listener = parts.listener
         self._lost: asyncio.Future[Problem] | None = None
         self._down_since: float | None = None
@@ -183,6 +183,11 @@ class Destination[ConnectionT: Connection]:
     ) -> Message:
         """Return a message of the user's; raises ValueError where it cannot be sent."""
         raise NotImplementedError
+
+    @property
+    def details(self) -> Mapping[Problem, Mapping[str, str]]:
+        """Return what the user is told of problems with what is refused at present."""
+        return {}
 
     def _judge(self, _lived: float, problem: Problem) -> Problem:
         """Return what was wrong with a connection that lived for a while (s)."""
@@ -332,14 +337,27 @@ class Destination[ConnectionT: Connection]:
     def measure(self) -> None:
         """Work out rate (messages a second) and latency (ms) since the last call."""
         now, sent = asyncio.get_running_loop().time(), self.delivered
-        outbox = self.outbox
-        then, sent_then, latency_then, count_then = self._measured
+        meters = self.delivery.meters.values()
+        waited = sum(meter.latency_sum for meter in meters)
+        times = sum(sum(meter.latencies) for meter in meters)
+        then, sent_then, waited_then, times_then = self._measured
         self.rate = (sent - sent_then) / (now - then) if now > then else None
-        count = outbox.latency_count - count_then
-        self.latency = (
-            (outbox.latency_sum - latency_then) / count * 1000 if count else None
-        )
-        self._measured = now, sent, outbox.latency_sum, outbox.latency_count
+        count = times - times_then
+        self.latency = (waited - waited_then) / count * 1000 if count else None
+        self._measured = now, sent, waited, times
+
+    @property
+    def last_delivery(self) -> float | None:
+        """Return when anything was delivered last (Unix time, s)."""
+        times = [m.last for m in self.delivery.meters.values() if m.last is not None]
+        if not times:
+            return None
+        return time.time() - (asyncio.get_running_loop().time() - max(times))
+
+    @property
+    def is_store_failed(self) -> bool:
+        """Tell whether what has to be on disk is not."""
+        return self.delivery.journal is not None and self.delivery.journal.failed
 
     # --- the connection -----------------------------------------------------------------
 
@@ -460,8 +478,9 @@ class Destination[ConnectionT: Connection]:
     def _on_delivery(self) -> None:
         """Go on with what there is to send, and tell of what is refused."""
         self.outbox.wake()
-        if (problems := self.delivery.problems) != self._refusals:
-            self._refusals = problems
+        problems = self.delivery.problems
+        if (refusals := (problems, self.details)) != self._refusals:
+            self._refusals = refusals
             self._listener.on_refusals(problems)
 
     def _on_disk(self, problem: Problem | None) -> None:

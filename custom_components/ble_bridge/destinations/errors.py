@@ -14,6 +14,9 @@ class Problem(StrEnum):
     CANNOT_CONNECT = "cannot_connect"
     NO_ANSWER = "no_answer"
     NOT_MQTT = "not_mqtt"
+    NOT_NATS = "not_nats"
+    NOT_INFLUXDB = "not_influxdb"
+    BUCKET_MISSING = "bucket_missing"
     PROTOCOL_UNSUPPORTED = "protocol_unsupported"
     TLS_FAILED = "tls_failed"
     CERTIFICATE_UNTRUSTED = "certificate_untrusted"
@@ -26,16 +29,23 @@ class Problem(StrEnum):
     SERVER_UNAVAILABLE = "server_unavailable"
     REFUSED = "refused"
     BROKER_MISSING = "broker_missing"
+    JETSTREAM_MISSING = "jetstream_missing"
+    STREAM_CONFLICT = "stream_conflict"
     CONNECTION_LOST = "connection_lost"
     REJECTED = "rejected"
     NOT_AUTHORIZED = "not_authorized"
     QUOTA_EXCEEDED = "quota_exceeded"
     TOO_LARGE = "too_large"
+    FIELD_TYPE = "field_type"
     TIMED_OUT = "timed_out"
     STORE_FAILED = "store_failed"
     STORE_CORRUPT = "store_corrupt"
     INVALID_DATA = "invalid_data"
     UNEXPECTED = "unexpected"
+
+
+class LinesError(ValueError):
+    """What should be line protocol, and is not."""
 
 
 class ConnectError(Exception):

@@ -7,7 +7,6 @@ and they run in the loop's executor.
 
 import asyncio
 from collections.abc import Callable
-import contextlib
 from dataclasses import dataclass, field
 from enum import StrEnum
 import logging
@@ -25,6 +24,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from .errors import ConnectError, Problem
+from .sockets import tune
 from .tls import TlsContext, tls_context
 
 if TYPE_CHECKING:
@@ -47,15 +47,6 @@ _NO_VERSION_5: Final = frozenset(
 )
 # How long version 5 may go without an answer before 3.1.1 is tried.
 _FIRST_PATIENCE: Final = 5.0
-# What TCP is to do with what it is given. Batches are gathered here, so that Nagle's
-# algorithm would hold them up again. What the kernel has taken nothing can overtake: on a
-# slow link an alert would wait behind all that its buffer holds, so it takes less. And a
-# network that swallows everything is noticed after half a minute (ms), not by a keepalive.
-_TCP_OPTIONS: Final = (
-    ("TCP_NODELAY", 1),
-    ("TCP_NOTSENT_LOWAT", 128 * 1024),
-    ("TCP_USER_TIMEOUT", 30_000),
-)
 # Of the connect timeout, what a host has to accept TCP: the rest is for what runs there.
 _TCP_SHARE: Final = 0.8
 
@@ -272,7 +263,8 @@ class MqttConnection:
     async def async_open(self) -> None:
         """Wait for the broker's answer to CONNECT; raises ConnectError."""
         client = self._client
-        _tune(self._sock)
+        # paho's websocket has a socket within
+        tune(getattr(self._sock, "_socket", self._sock))
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_publish = self._on_publish
@@ -758,17 +750,6 @@ class MqttConnector:
         if client.socket() is None:  # It was closed before CONNECT was written
             raise ConnectError(_told(context) or Problem.CANNOT_CONNECT)
         return client
-
-
-def _tune(sock: Any) -> None:
-    """Set the options of a TCP socket, as far as this machine knows them."""
-    sock = getattr(sock, "_socket", sock)  # paho's websocket has one within
-    if sock.family not in (socket.AF_INET, socket.AF_INET6):
-        return
-    for name, value in _TCP_OPTIONS:
-        if (option := getattr(socket, name, None)) is not None:
-            with contextlib.suppress(OSError):
-                sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def _told(context: TlsContext | None) -> Problem | None:

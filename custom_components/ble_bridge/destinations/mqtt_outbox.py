@@ -139,6 +139,7 @@ class MqttOutbox(Outbox[MqttConnection]):
         queue, pieces, passing = self._passing, batch.pieces, batch.passing
         middle = connection.publish_head
         limit = connection.maximum_packet_size
+        size = queue.size
         for _ in range(min(len(queue), room)):
             message = queue[0]
             route, payload, _ = message
@@ -147,6 +148,7 @@ class MqttOutbox(Outbox[MqttConnection]):
                 if len(self._unacknowledged) >= self._window:
                     break
                 queue.take()
+                size -= len(payload)
                 remaining = len(head) + 2 + len(middle) + len(payload)
                 if not self._fits(connection, remaining):
                     self._fail(route)
@@ -169,10 +171,12 @@ class MqttOutbox(Outbox[MqttConnection]):
                 else b"\x30" + remaining_length(remaining)
             )
             if limit is not None and remaining + len(header) > limit:
+                size -= len(payload)
                 self._fail(route)
                 continue
             passing.append(message)
             pieces += (header, head, middle, payload)
+        batch.payload_size = size - queue.size
 
     def _begin_record(self, connection: MqttConnection) -> bool:
         """Tell whether there is a message of a record that may be sent now."""
@@ -273,17 +277,18 @@ class MqttOutbox(Outbox[MqttConnection]):
     def _take_answer(self, message: Passing | Parcel) -> None:
         """Count a message that was acknowledged."""
         if isinstance(message, Parcel):
-            now = self._answer(message.sent)
-            self._measure(now - message.accepted)
+            self._answer(message.sent)
             self.delivery.confirm(message)
         else:
-            route, _, sent = message
-            now = self._answer(sent)
-            if route.qos and self._connection and self._connection.maximum_qos:
+            route, payload, since = message
+            self._answer(since)
+            connection = self._connection
+            is_confirmed = bool(route.qos and connection and connection.maximum_qos)
+            if is_confirmed:
                 route.tally.acknowledged += 1
             else:
                 route.tally.sent += 1
-            self._measure(now - sent)
+            self._measure(len(payload), since, acknowledged=is_confirmed)
 
     def _conclude(self, batch: Batch) -> None:
         """Count a batch as written; its oldest message stands for its latency."""
@@ -291,11 +296,10 @@ class MqttOutbox(Outbox[MqttConnection]):
         if batch.passing:
             for route, _, _ in batch.passing:
                 route.tally.sent += 1
-            self._measure(self._loop.time() - batch.passing[0][2])
+            since = batch.passing[0][2]
+            self._measure(batch.payload_size, since, acknowledged=False)
         for parcel in batch.parcels:
             self.delivery.confirm(parcel)
-        if batch.parcels:
-            self._measure(self._loop.time() - batch.parcels[0].sent)
         if _LOGGER.isEnabledFor(logging.DEBUG):
             _LOGGER.debug(
                 "Published %d advertisements and %d messages of records, %d bytes",

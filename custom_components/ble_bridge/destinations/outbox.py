@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
-from ..records import Route
+from ..records import RecordKind, Route
 from .delivery import Delivery
 from .errors import Problem
 from .parcels import Parcel
@@ -42,6 +42,15 @@ def mark_resent(payload: bytes) -> bytes:
     return b"{" + _JSON_MARK if payload == b"{}" else payload[:-1] + b"," + _JSON_MARK
 
 
+def unmarked(payload: bytes) -> bytes:
+    """Return a payload as it was before it was marked as one that may have come before."""
+    if not payload.startswith(b"{"):
+        return payload.removesuffix(_PROTOBUF_MARK)
+    if not payload.endswith(_JSON_MARK):
+        return payload
+    return payload[: -len(_JSON_MARK)].removesuffix(b",") + b"}"
+
+
 class Queue(deque[Passing]):
     """Advertisements that wait, and how many bytes they are."""
 
@@ -68,9 +77,12 @@ class Queue(deque[Passing]):
 
 
 class Batch:
-    """What is written in one piece: its bytes, and what is answered for all of it."""
+    """What is written in one piece: its bytes, and what is answered for all of it.
 
-    __slots__ = ("mid", "parcels", "passing", "pieces", "size")
+    `payload_size` is how many bytes the payloads of its advertisements are.
+    """
+
+    __slots__ = ("mid", "parcels", "passing", "payload_size", "pieces", "size")
 
     def __init__(self) -> None:
         """Initialize an empty batch."""
@@ -78,6 +90,7 @@ class Batch:
         self.passing: list[Passing] = []
         self.parcels: list[Parcel] = []
         self.size = 0
+        self.payload_size = 0
         self.mid = 0
 
 
@@ -123,8 +136,6 @@ class Outbox[ConnectionT: Connection]:
         when the destination acknowledges nothing any more.
         """
         self.bytes_sent = 0
-        self.latency_sum = 0.0
-        self.latency_count = 0
         self.delivery = delivery
         self._loop = loop
         self._report = report
@@ -317,9 +328,14 @@ class Outbox[ConnectionT: Connection]:
         elif self._drained and not self.waiting:
             self._tell_drained()
 
-    def _measure(self, latency: float) -> None:
-        self.latency_sum += latency
-        self.latency_count += 1
+    def _measure(self, size: int, since: float, *, acknowledged: bool) -> None:
+        """Measure advertisements that were delivered, one, or all of a batch at once.
+
+        `size` are the bytes of their payloads, and `since` is when the oldest was taken.
+        """
+        self.delivery.meters[RecordKind.ADVERTISEMENT].add(
+            size, since, self._loop.time(), acknowledged=acknowledged
+        )
 
     def _tell_drained(self) -> None:
         """Tell who waits for it that there is nothing more to send."""

@@ -29,7 +29,7 @@ _CLIENT_ALERTS: Final = frozenset(
 _HANDSHAKE_FAILURE: Final = "SSLV3_ALERT_HANDSHAKE_FAILURE"
 
 
-def _problem(err: ssl.SSLError) -> Problem:
+def tls_problem(err: ssl.SSLError) -> Problem:
     """Return what an error of TLS means to the user."""
     if isinstance(err, ssl.SSLCertVerificationError):
         if err.verify_code == _EXPIRED:
@@ -64,7 +64,7 @@ class _TlsSocket(ssl.SSLSocket):
             # this; but it had agreed to a cipher by then, which is all else that fails.
             missed = err.reason == _HANDSHAKE_FAILURE and self.cipher() is not None
             self._remember(
-                Problem.CLIENT_CERTIFICATE_REFUSED if missed else _problem(err)
+                Problem.CLIENT_CERTIFICATE_REFUSED if missed else tls_problem(err)
             )
             self.close()  # paho would leave it to the garbage collector
             raise
@@ -80,7 +80,7 @@ class _TlsSocket(ssl.SSLSocket):
         except ssl.SSLWantReadError, ssl.SSLWantWriteError:
             raise
         except ssl.SSLError as err:
-            self._remember(_problem(err))
+            self._remember(tls_problem(err))
             raise
 
     @override

@@ -5,14 +5,18 @@ from enum import StrEnum
 from typing import Any, Final
 
 from ..const import CONF_KIND
+from .influxdb import InfluxKind
 from .kind import Kind
 from .mqtt import MqttKind
+from .nats import NatsKind
 
 
 class KindName(StrEnum):
     """How the kinds are called in data, and in the steps of forms."""
 
     MQTT = "mqtt"
+    NATS = "nats"
+    INFLUXDB = "influxdb"
 
     @property
     def step(self) -> str:
@@ -20,7 +24,11 @@ class KindName(StrEnum):
         return f"to_{self}"
 
 
-KINDS: Final[Mapping[KindName, Kind]] = {KindName.MQTT: MqttKind()}
+KINDS: Final[Mapping[KindName, Kind]] = {
+    KindName.MQTT: MqttKind(),
+    KindName.NATS: NatsKind(),
+    KindName.INFLUXDB: InfluxKind(),
+}
 
 
 def kind_of(data: Mapping[str, Any]) -> Kind:

@@ -1,7 +1,7 @@
 """Delivery in the form of a destination."""
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from homeassistant.helpers.selector import NumberSelector
 import voluptuous as vol
@@ -34,9 +34,16 @@ _BOUNDS: Final[Mapping[str, NumberSelector]] = {
     CONF_MAX_TRIES: number(1, 100),
 }
 _POLICY: Final = choice(Policy, "policy")
-DELIVERY_SCHEMA: Final = vol.Schema(
-    {
-        vol.Optional(key, default=value): _BOUNDS.get(key, _POLICY)
-        for key, value in delivery_data({}).items()
-    }
-)
+
+
+def delivery_schema(data: Mapping[str, Any]) -> vol.Schema:
+    """Return the fields of delivery, by default as some data have them."""
+    return vol.Schema(
+        {
+            vol.Optional(key, default=value): _BOUNDS.get(key, _POLICY)
+            for key, value in delivery_data(data).items()
+        }
+    )
+
+
+DELIVERY_SCHEMA: Final = delivery_schema({})

@@ -10,10 +10,11 @@ from homeassistant.core import HomeAssistant
 import voluptuous as vol
 
 from ..destinations.destination import DestinationListener
-from ..destinations.errors import ConnectError
+from ..destinations.errors import ConnectError, Problem
 from ..destinations.policy import DeliverySettings
 from ..destinations.store import RecordStore
 from ..layouts.raw import RawLayout
+from ..layouts.subjects import RawProtobufLayout
 from ..publisher import Publisher
 from ..scanners import BridgeStore
 from ..uploads import Uploads
@@ -30,6 +31,7 @@ class Site:
     bridge_id: str
     store: BridgeStore
     raw: RawLayout
+    raw_protobuf: RawProtobufLayout
 
 
 class Kind:
@@ -37,6 +39,8 @@ class Kind:
 
     # What it is called in Home Assistant's list of devices.
     model: str
+    # Upon what other credentials may help.
+    asks_credentials_for = frozenset({Problem.INVALID_AUTH})
 
     # --- the form -----------------------------------------------------------------------
 
@@ -97,6 +101,16 @@ class Kind:
     ) -> dict[str, Any]:
         """Return the data with other credentials."""
         raise NotImplementedError
+
+    async def async_with_credentials(
+        self,
+        _hass: HomeAssistant,
+        _uploads: Uploads,
+        data: Mapping[str, Any],
+        user_input: Mapping[str, Any],
+    ) -> Entered:
+        """Return the same, and what is wrong with them; they may be in a file."""
+        return Entered(self.with_credentials(data, user_input))
 
     # --- what is known of the data ------------------------------------------------------
 
