@@ -23,7 +23,7 @@ NATS: Final = "nats"
 INFLUX: Final = "influx"
 TITLES: Final = {
     PLAIN: "MQTT",
-    SECURE: "MQTT with TLS",
+    SECURE: "TLS",
     NATS: "NATS",
     INFLUX: "InfluxDB",
 }
@@ -37,7 +37,7 @@ SHORT_SESSION: Final = 10.0
 SHORT_SESSIONS: Final = 3
 DATABASE: Final = "ble"
 _KEEPALIVE: Final = 5
-_PATIENCE: Final = {"connect_timeout": 3}  # s
+_PATIENCE: Final = {"connect_timeout": 5}  # s
 _PUBLISH_TIMEOUT: Final = 2.5  # s
 _BATCH_SECONDS: Final = 0.25
 _POLL: Final = 0.05

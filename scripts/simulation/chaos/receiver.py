@@ -35,7 +35,9 @@ _UNANSWERED: Final = (NatsError, ClientError, SimulationError, OSError)
 class Receiver(Protocol):
     """Notes the numbers that devices said; has its own way to the server."""
 
-    receipts: Receipts
+    @property
+    def receipts(self) -> Receipts:
+        """Return what arrived so far."""
 
     async def __aenter__(self) -> Self:
         """Begin to take."""
@@ -171,9 +173,7 @@ class StoreReader(_Reader):
         """Take what is there, and remove it, so that asking remains cheap."""
         with suppress(*_UNANSWERED):
             await self._read()
-            await self._store.query(
-                f'DELETE FROM "{self._measurement}"', self._database
-            )
+            await self._store.query(_DELETE, self._database)
             self.receipts.forget_times()
 
     @override
