@@ -34,6 +34,7 @@ from .packets import advertisement
 from .way import DEVICES, PAYLOAD, SCANNERS, TURN, Home, Way, measure
 
 LINES: Final = 5_000  # In a request, as by default
+PATIENCE: Final = 60.0
 STREAM: Final = "BENCH"
 
 
@@ -67,9 +68,7 @@ class BleBridge:
     async def finish(self) -> int:
         """Wait until nothing waits."""
         destination = self._destination
-        while destination.outbox.waiting:
-            destination.outbox.wake()
-            await asyncio.sleep(0.001)
+        await destination.outbox.async_flush(PATIENCE)
         sent, self._sent = self._sent, destination.delivered
         return self._sent - sent
 
@@ -226,7 +225,7 @@ def points() -> list[bytes]:
 
 def _nats(port: int, *, jetstream: bool) -> dict[str, Any]:
     """Return the form of a NATS destination that has JetStream for advertisements, or not."""
-    stream = {"enabled": True, "kinds": ["advertisement"]} if jetstream else {}
+    stream = {"enabled": True, "stored": ["advertisement"]} if jetstream else {}
     return {
         "servers": [f"nats://127.0.0.1:{port}"],
         "jetstream": stream,
@@ -240,7 +239,7 @@ def _lines(port: int) -> dict[str, Any]:
     """Return the form of an InfluxDB destination that takes every signal."""
     return {
         "url": f"http://127.0.0.1:{port}",
-        "signals": "every",
+        "signals": "all",
         "security": {},
         "delivery": {},
         "advanced": {},

@@ -327,6 +327,7 @@ class Demo:
         await stack.enter_async_context(bus)
         self._progress(f"{bus.place[0]} is up; adding a destination there")
         await add_bus(home_assistant, entry_id, bus)
+        await connected(home_assistant, entry_id)  # For it is loaded anew
 
     def _broker(self) -> Broker:
         """Return a Mosquitto where there is one, else a broker in this process."""

@@ -87,7 +87,7 @@ class TimeSeries:
         """Return what is entered in the form."""
         return {
             "url": f"http://127.0.0.1:{self._store.port}",
-            "signals": "every",
+            "signals": "all",
             "advanced": {"batch_seconds": 0.5},
         }
 

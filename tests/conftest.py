@@ -234,3 +234,35 @@ async def setup_fixture(
             and entry.state.recoverable
         ):
             await hass.config_entries.async_unload(entry.entry_id)
+
+
+@pytest.fixture(name="setup_nats")
+async def setup_nats_fixture(
+    hass: HomeAssistant, enable_bluetooth: None
+) -> AsyncIterator[Callable[..., Any]]:
+    """Return what sets up a bridge with destinations on NATS, and waits for them."""
+    from .nats import is_up, nats_entry  # They take from here
+
+    entries: list[MockConfigEntry] = []
+
+    async def set_up(
+        *destinations: dict[str, Any],
+        devices: Iterable[dict[str, Any]] = (),
+        connected: bool = True,
+    ) -> MockConfigEntry:
+        entry = nats_entry(*destinations, devices=devices)
+        entry.add_to_hass(hass)
+        assert await hass.config_entries.async_setup(entry.entry_id)
+        await hass.async_block_till_done()
+        entries.append(entry)
+        if connected:
+            await wait_until(lambda: all(is_up(hass, data) for data in destinations))
+        return entry
+
+    yield set_up
+    for entry in entries:
+        if (
+            hass.config_entries.async_get_entry(entry.entry_id)
+            and entry.state.recoverable
+        ):
+            await hass.config_entries.async_unload(entry.entry_id)

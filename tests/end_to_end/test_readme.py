@@ -7,7 +7,7 @@ from pathlib import Path
 import re
 import shlex
 
-from scripts.demo_app import PROXIES, add_proxies
+from scripts.demo_app import PROXIES, add_proxies, connected
 from scripts.simulation.broker import Mosquitto
 from scripts.simulation.esphome_proxy import EsphomeProxy
 from scripts.simulation.home_assistant import HomeAssistantProcess
@@ -58,6 +58,7 @@ async def test_into_grafana(
                 {"url": address.replace(MACHINE, f"127.0.0.1:{port}"), "advanced": {}},
             )
             assert result["type"] == "create_entry", result
+            await connected(home_assistant, entry_id)  # For it is loaded anew
             result = await home_assistant.subentry_flow(
                 entry_id,
                 "device",

@@ -178,6 +178,10 @@ class Destination[ConnectionT: Connection]:
         """Make a connection; raises ConnectError."""
         raise NotImplementedError
 
+    def _event(self, _name: str) -> str:
+        """Return what a line of the log about an event begins with."""
+        return ""
+
     def message(
         self, address: str, payload: bytes, qos: int = 0, *, retain: bool = False
     ) -> Message:
@@ -289,7 +293,8 @@ class Destination[ConnectionT: Connection]:
             self._reported.add(problem)
             self.recent_errors.append((time.monotonic(), problem))
             _LOGGER.error(
-                "A message to %s could not be published (%s); further ones are counted",
+                "%sA message to %s could not be published (%s); further ones are counted",
+                self._event("error"),
                 self.title,
                 problem,
             )
@@ -431,7 +436,12 @@ class Destination[ConnectionT: Connection]:
         self.connection = connection
         self.reconnects += self._was_up
         self._was_up = True
-        _LOGGER.debug("Connected to %s, %s", self.title, connection.protocol)
+        _LOGGER.debug(
+            "%sConnected to %s, %s",
+            self._event("connected"),
+            self.title,
+            connection.protocol,
+        )
         self._recover()
         self.outbox.open(connection)
         self._listener.on_change()
@@ -441,7 +451,12 @@ class Destination[ConnectionT: Connection]:
         if self._down_since is not None:
             away = asyncio.get_running_loop().time() - self._down_since
             self._down_since = None
-            _LOGGER.info("Connected to %s after %.0f seconds", self.title, away)
+            _LOGGER.info(
+                "%sConnected to %s after %.0f seconds",
+                self._event("reconnected"),
+                self.title,
+                away,
+            )
         self._listener.on_problem(None)
 
     def _set_down(self, problem: Problem) -> None:
@@ -451,8 +466,9 @@ class Destination[ConnectionT: Connection]:
         if self._down_since is None:
             self._down_since = asyncio.get_running_loop().time()
             _LOGGER.error(
-                "No connection to %s (%s); advertisements are dropped and it is tried"
+                "%sNo connection to %s (%s); advertisements are dropped and it is tried"
                 " again until it is back",
+                self._event("disconnected"),
                 self.title,
                 problem,
             )

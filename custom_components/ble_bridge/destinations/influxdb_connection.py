@@ -27,6 +27,8 @@ _LOGGER = logging.getLogger(__name__)
 CONNECT_TIMEOUT: Final = 10.0
 # How long the last words may take.
 DISCONNECT_TIMEOUT: Final = 3.0
+# How long a server may take to say why it hangs up.
+_WHY: Final = 2.0
 # What takes longer to compress than the loop should stand still, in bytes.
 _LARGE: Final = 32 * 1024
 # How much is read of an answer; InfluxDB 3 repeats each line that it does not take.
@@ -247,8 +249,38 @@ class InfluxConnector:
             self._session, settings, self._context, self._status
         )
         patience = connect_timeout or settings.connect_timeout
-        await connection.async_greet(patience, online=online)
+        try:
+            await connection.async_greet(patience, online=online)
+        except ConnectError as err:
+            if err.problem is not Problem.CONNECTION_LOST or self._context is None:
+                raise
+            raise ConnectError(await self._async_ask_why(self._context)) from err
         return connection
+
+    async def _async_ask_why(self, context: ssl.SSLContext) -> Problem:
+        """Return why a server hangs up.
+
+        With TLS 1.3 one that refuses our certificate says so when the request is written
+        already, and nobody reads it any more. So nothing is written here.
+        """
+        settings = self.settings
+        try:
+            async with asyncio.timeout(_WHY):
+                reader, writer = await asyncio.open_connection(
+                    settings.address.host,
+                    settings.address.port,
+                    ssl=context,
+                    server_hostname=settings.server_name,
+                )
+                try:
+                    await reader.read(1)
+                finally:
+                    writer.transport.abort()
+        except ssl.SSLError as err:
+            return tls_problem(err)
+        except OSError, TimeoutError:
+            pass
+        return Problem.CONNECTION_LOST
 
     async def _async_context(self) -> ssl.SSLContext:
         """Return what the server's certificate is checked against; raises ConnectError."""

@@ -48,6 +48,11 @@ class _Lines(Batch):
         self.refused: dict[Parcel, tuple[Problem, Clash | None]] = {}
 
     @property
+    def is_alone(self) -> bool:
+        """Tell whether all lines are of one record."""
+        return len(self.parcels) == 1 and not self.passing
+
+    @property
     def unanswered(self) -> list[Route]:
         """Return the routes of the advertisements that are not answered yet."""
         first = len(self.owners)
@@ -178,10 +183,9 @@ class InfluxOutbox(Outbox[InfluxConnection]):
 
     @override
     def close(self, *, is_blamed: bool = False) -> None:
-        batch = self._under_way
         # Of many that were sent together none can be blamed.
-        alone = batch is not None and len(batch.parcels) == 1 and not batch.passing
-        super().close(is_blamed=is_blamed and alone)
+        batch = self._under_way
+        super().close(is_blamed=is_blamed and batch is not None and batch.is_alone)
 
     # --- out ----------------------------------------------------------------------------
 
@@ -195,7 +199,9 @@ class InfluxOutbox(Outbox[InfluxConnection]):
         if due is not None:
             pause = max(due - self._loop.time(), _CATCHING_UP)
             self._pace = min(self._pace, pause)
-        if batch.pieces:
+        if not batch.pieces:
+            self._flushed -= self._settings.batch_time  # The next need not wait
+        else:
             self._under_way = batch
             self._task = self._loop.create_task(self._async_send(connection, batch))
 
@@ -236,6 +242,8 @@ class InfluxOutbox(Outbox[InfluxConnection]):
             problem, self.wait = err.problem, err.wait or 0.0
         except ConnectError as err:
             problem = err.problem
+            if problem is Problem.SERVER_UNAVAILABLE and batch.is_alone:
+                problem = Problem.REFUSED
         except Exception:
             _LOGGER.exception("Unexpected error while writing to InfluxDB")
             problem = Problem.UNEXPECTED

@@ -52,6 +52,10 @@ class NatsDestination(Destination[NatsConnection], ConnectionListener):
         )
 
     @override
+    def _event(self, name: str) -> str:
+        return f"nats_{name}: "
+
+    @override
     def message(
         self, address: str, payload: bytes, qos: int = 0, *, retain: bool = False
     ) -> Message:

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.errors import Error as NatsError, StaleConnectionError
+from nats.errors import Error as NatsError, StaleConnectionError, UnexpectedEOF
 import orjson
 
 from .errors import ConnectError, Problem
@@ -63,10 +63,8 @@ _ENDINGS: Final = (
     ("maximum", Problem.SERVER_UNAVAILABLE),
     ("tls required", Problem.TLS_FAILED),
     ("permissions violation", Problem.NOT_AUTHORIZED),
-    ("stale connection", Problem.NO_ANSWER),
     ("server shutdown", Problem.CONNECTION_LOST),
     ("slow consumer", Problem.CONNECTION_LOST),
-    ("unexpected eof", Problem.CONNECTION_LOST),
     ("empty response", Problem.NOT_NATS),
     ("json parse error", Problem.NOT_NATS),
 )
@@ -270,12 +268,17 @@ class NatsConnection:
     async def _async_open_jetstream(self, settings: NatsSettings) -> None:
         """See to streams, and listen to what is acknowledged; raises ConnectError."""
         opening = self._loop.create_task(self._async_set_up(settings))
-        # What is not permitted is not answered.
-        await asyncio.wait((opening, self._denial), return_when=asyncio.FIRST_COMPLETED)
-        if self._denial.done():
+        try:
+            # What is not permitted is not answered.
+            await asyncio.wait(
+                (opening, self._denial), return_when=asyncio.FIRST_COMPLETED
+            )
+            if self._denial.done():
+                raise ConnectError(Problem.NOT_AUTHORIZED)
+            await opening
+        finally:
             opening.cancel()
-            raise ConnectError(Problem.NOT_AUTHORIZED)
-        await opening
+            await asyncio.wait([opening])
 
     async def _async_set_up(self, settings: NatsSettings) -> None:
         """Subscribe to our inbox, and make streams; raises ConnectError."""
@@ -528,6 +531,8 @@ def _problem(err: Exception, writer: asyncio.StreamWriter | None) -> Problem:
             return tls_problem(err)
         case TimeoutError():
             return Problem.NO_ANSWER if writer else Problem.CANNOT_CONNECT
+        case UnexpectedEOF():
+            return Problem.CONNECTION_LOST
         case StaleConnectionError():
             return Problem.NO_ANSWER
         case OSError():

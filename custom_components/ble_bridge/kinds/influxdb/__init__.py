@@ -87,7 +87,8 @@ class InfluxKind(Kind):
     def with_credentials(
         self, data: Mapping[str, Any], user_input: Mapping[str, Any]
     ) -> dict[str, Any]:
-        return {**data, **credentials(user_input, data)}
+        is_first = data[CONF_API] == InfluxApi.V1
+        return {**data, **credentials(user_input, data, knows_tokens=not is_first)}
 
     @override
     def title(self, data: Mapping[str, Any]) -> str:

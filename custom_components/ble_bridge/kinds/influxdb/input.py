@@ -80,12 +80,10 @@ async def async_influx_data(
                     CONF_LONGEST_DELAY,
                 )
             },
-            **credentials(user_input, previous),
+            **credentials(user_input, previous, knows_tokens=not is_first),
         }
     )
     data, errors = entered.data, entered.errors
-    if is_first:
-        data[CONF_TOKEN] = None
     data[CONF_DELIVERY] = entered_delivery(user_input, previous or DELIVERY_DEFAULTS)
     with entered.collect():
         is_tls = url is not None and URL(url).scheme == "https"
@@ -110,21 +108,22 @@ async def async_influx_data(
 
 
 def credentials(
-    said: Mapping[str, Any], previous: Mapping[str, Any]
+    said: Mapping[str, Any], previous: Mapping[str, Any], *, knows_tokens: bool
 ) -> dict[str, str | None]:
     """Return the credentials; what is left empty is that which is stored.
 
-    A username takes the place of a token.
+    A token goes before a username, and a username before a token that is stored.
     """
     username = said.get(CONF_USERNAME) or None
     password = said.get(CONF_PASSWORD) or None
-    token = _text(said, CONF_TOKEN) or None
-    if token is None and username is None:
-        token = previous.get(CONF_TOKEN)
-    if username is not None and password is None:
-        password = previous.get(CONF_PASSWORD)
-    if token is not None:
+    token = None
+    if knows_tokens:
+        kept = previous.get(CONF_TOKEN) if username is None else None
+        token = _text(said, CONF_TOKEN) or kept
+    if token is not None or username is None:
         username = password = None
+    elif password is None:
+        password = previous.get(CONF_PASSWORD)
     return {CONF_TOKEN: token, CONF_USERNAME: username, CONF_PASSWORD: password}
 
 
