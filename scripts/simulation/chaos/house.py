@@ -216,9 +216,9 @@ class House:
         [entry] = await self.home_assistant.entries("ble_bridge")
         self.entry_id = entry["entry_id"]
         handler = [self.entry_id, "destination"]
-        for outlet in others:
+        for count, outlet in enumerate(others, start=2):
             await self._answer("subentries/flow", handler, outlet.step, outlet.form())
-        await self.wait_connected()  # For it is loaded anew
+            await self.wait_connected(count)  # For it is loaded anew
         for name, address in DEVICES.items():
             result = await self.home_assistant.subentry_flow(
                 self.entry_id,
@@ -354,21 +354,21 @@ class House:
             self._lives.setdefault(name, Counter()).update(life)
         self._life.clear()
 
-    async def wait_connected(self, seconds: float = CONNECT_SECONDS) -> None:
-        """Wait until all destinations are connected."""
+    async def wait_connected(self, count: int | None = None) -> None:
+        """Wait until all destinations are connected, or so many as there are."""
         found: dict[str, dict[str, Any]] = {}
         with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(CONNECT_SECONDS):
                 while True:
                     with suppress(SimulationError):  # Not loaded
                         found = await self.destinations()
-                    if found.keys() == self.outlets.keys() and all(
+                    if len(found) == (count or len(self.outlets)) and all(
                         destination["connected"] for destination in found.values()
                     ):
                         return
                     await asyncio.sleep(_POLL)
         connected = [name for name in found if found[name]["connected"]]
-        raise SimulationError(f"Connected in {seconds:g} s: only {connected}.")
+        raise SimulationError(f"Connected in {CONNECT_SECONDS:g} s: only {connected}.")
 
     async def steady(self, *, always: bool) -> None:
         """Wait for connections that have lived for long enough, where it matters."""
