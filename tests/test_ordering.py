@@ -4,6 +4,7 @@ from habluetooth import BluetoothServiceInfoBleak
 from hypothesis import given, strategies as st
 import pytest
 
+from custom_components.ble_bridge.device import next_moment
 from custom_components.ble_bridge.ordering import (
     LATE,
     MAX_ITEMS,
@@ -190,3 +191,18 @@ def test_items() -> None:
         raw=None, manufacturer_data={1: b"m"}, service_data={"x": b"s"}
     )
     assert items(without) == [(1, b"m"), ("x", b"s")]
+
+
+@given(
+    start=st.floats(1e9, 3e9),
+    offsets=st.lists(st.floats(-0.5, 0) | st.floats(-2e-6, 2e-6), max_size=100),
+)
+def test_no_two_readings_at_one_time(start: float, offsets: list[float]) -> None:
+    """Packets that come at once, give or take, are points in time one after the other."""
+    last, moments = 0.0, []
+    for offset in offsets:
+        last = next_moment(last, start + offset)
+        moments.append(round(last * 1_000_000))
+    assert moments == sorted(set(moments))
+    assert all(abs(moment / 1e6 - start) < 1 for moment in moments)
+    assert next_moment(last, start - 3600) == round(start - 3600, 6)

@@ -47,6 +47,9 @@ async def async_setup_entry(hass: HomeAssistant, entry: BleBridgeConfigEntry) ->
 
     entry.async_on_unload(hass.bus.async_listen(EVENT_HOMEASSISTANT_STOP, stop))
     entry.async_on_unload(entry.add_update_listener(_async_update_listener))
+    # Nobody listened until now to what the user changed.
+    if not bridge.take_over():
+        hass.config_entries.async_schedule_reload(entry.entry_id)
     return True
 
 

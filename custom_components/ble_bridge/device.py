@@ -261,10 +261,7 @@ class Device:
         changed: list[str],
     ) -> None:
         """Take over what a packet says, and tell of it."""
-        now = _unix(advertisement.time)
-        if 0 <= self._read - now < _SAME_MOMENT:
-            now = self._read + _TICK
-        self._read = now
+        now = self._read = next_moment(self._read, _unix(advertisement.time))
         self.is_sleepy = self.decoder.is_sleepy
         self._identify(advertisement.address, decoded)
         values = dict(decoded.values)
@@ -609,6 +606,15 @@ class Device:
         if isinstance(alerts, dict):
             for watch in self.watches:
                 watch.restore(alerts.get(watch.rule.rule_id))
+
+
+def next_moment(last: float, now: float) -> float:
+    """Return the time of a reading, after that of the one before it (Unix time, s).
+
+    It is a whole number of microseconds: fractions would be the same point in time.
+    """
+    now = round(now, 6)
+    return round(last + _TICK, 6) if 0 <= last - now < _SAME_MOMENT else now
 
 
 def _unix(monotonic: float) -> float:

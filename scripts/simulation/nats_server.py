@@ -84,6 +84,12 @@ class NatsServer(Server):
         """Return what the server tells about itself: `varz`, `connz`, `jsz`, …."""
         return json.loads(await request("GET", self._monitoring_url(path)))
 
+    def deny(self, *subjects: str) -> None:
+        """Let nobody publish on these subjects from now on, and everybody on others."""
+        self._publish_deny = subjects
+        self._arguments()
+        self.reload()
+
     @override
     def _arguments(self) -> list[str | Path]:
         lines = [

@@ -10,7 +10,13 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 import pytest
 
 from scripts.simulation.broker import Mosquitto
-from scripts.simulation.chaos.fault_proxy import FaultProxy, Packets, publish_of
+from scripts.simulation.chaos.fault_proxy import (
+    FaultProxy,
+    MqttProxy,
+    Packets,
+    end_of_packet,
+    publish_of,
+)
 from scripts.simulation.subscriber import Subscriber
 from tests.conftest import wait_until
 
@@ -22,7 +28,7 @@ def test_packets_in_pieces() -> None:
     long = b"\x30\x80\x01" + bytes(128)
     stream = PUBLISH + long + b"\xc0\x00" + PUBLISH
     for size in (1, 2, 3, 7, len(stream)):
-        packets = Packets()
+        packets = Packets(end_of_packet)
         found = [
             packet
             for start in range(0, len(stream), size)
@@ -55,7 +61,7 @@ async def publisher(
 async def test_passes_and_rejects(broker: Mosquitto, subscriber: Subscriber) -> None:
     """A message that is rejected does not reach the broker, and others do."""
     async with (
-        FaultProxy(broker.port) as proxy,
+        MqttProxy(broker.port) as proxy,
         publisher(proxy.port) as (client, answers, connected),
     ):
         await wait_until(lambda: connected)
@@ -139,7 +145,7 @@ async def test_slow_and_far(broker: Mosquitto, subscriber: Subscriber) -> None:
 
 async def test_old_broker(broker: Mosquitto) -> None:
     """MQTT 5 is refused as by a broker that does not know it, and 3.1.1 is not."""
-    async with FaultProxy(broker.port) as proxy:
+    async with MqttProxy(broker.port) as proxy:
         proxy.refuses_5 = True
         async with publisher(proxy.port) as (_, _, connected):
             await asyncio.sleep(0.3)

@@ -27,7 +27,10 @@ from .parcels import Message, size_of
 _LOGGER = logging.getLogger(__name__)
 
 MAX_REFUSED: Final = 100
-_HEADER: Final = struct.Struct(">BI")
+# Of a message: flags, the length of its payload, and that of its head.
+_HEADER: Final = struct.Struct(">BII")
+# How MQTT alone was written at first: the length of the topic is the topic's own.
+_MQTT_HEADER: Final = struct.Struct(">BI")
 _LENGTH: Final = struct.Struct(">H")
 _RETAIN: Final = 4
 # Of an SQLite file: how it begins, how long its header is, and how long it may be to be mended.
@@ -35,6 +38,7 @@ _MAGIC: Final = b"SQLite format 3\0"
 _HEADER_SIZE: Final = 100
 _LONGEST: Final = 16 * 1024**3
 _OBJECT: Final = 8
+_ANY_HEAD: Final = 16
 # How many pages of a file may be empty at any rate, and which part of a larger one.
 _SPARE_PAGES: Final = 256
 _SPARE_PART: Final = 0.75
@@ -138,12 +142,16 @@ class Contents:
 
 
 def encode_messages(messages: Iterable[Message]) -> bytes:
-    """Return messages as they stand in the file: flags, length, topic, payload of each."""
+    """Return messages as they stand in the file: flags, lengths, head, payload of each."""
     return b"".join(
         piece
         for head, payload, qos, retain, is_object in messages
         for piece in (
-            _HEADER.pack(qos | retain * _RETAIN | is_object * _OBJECT, len(payload)),
+            _HEADER.pack(
+                qos | retain * _RETAIN | is_object * _OBJECT | _ANY_HEAD,
+                len(payload),
+                len(head),
+            ),
             head,
             payload,
         )
@@ -156,9 +164,15 @@ def decode_messages(data: bytes) -> tuple[Message, ...]:
     at = 0
     try:
         while at < len(data):
-            flags, length = _HEADER.unpack_from(data, at)
-            at += _HEADER.size
-            end = at + _LENGTH.size + _LENGTH.unpack_from(data, at)[0]
+            flags = data[at]
+            if flags & _ANY_HEAD:
+                _, length, head_length = _HEADER.unpack_from(data, at)
+                at += _HEADER.size
+                end = at + head_length
+            else:
+                _, length = _MQTT_HEADER.unpack_from(data, at)
+                at += _MQTT_HEADER.size
+                end = at + _LENGTH.size + _LENGTH.unpack_from(data, at)[0]
             head, payload = data[at:end], data[end : end + length]
             at = end + length
             messages.append(

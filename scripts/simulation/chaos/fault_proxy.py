@@ -1,13 +1,15 @@
-"""A network that fails, between a client and its broker."""
+"""A network that fails, between a client and a server."""
 
 import asyncio
 from collections.abc import Callable
 import contextlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+import re
 import socket
 import struct
 import time
-from typing import Final, Self
+from typing import Final, Self, override
+from weakref import WeakKeyDictionary, WeakSet
 
 from scripts.simulation.processes import LOOPBACK
 
@@ -18,35 +20,51 @@ VERSION_5: Final = 5
 OLD_BROKER: Final = b"\x20\x02\x00\x01"
 _BUFFER: Final = 16 * 1024
 _PACE: Final = 0.05
-# How long the broker is given to see the first half of a packet.
+# How long the server is given to see the first half of a packet.
 _HALF_SECONDS: Final = 0.05
+_CONTENT_LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
+
+# Where the first packet ends of what was received, if its end is here.
+type FindEnd = Callable[[bytearray], int | None]
 
 
 class Packets:
-    """Cuts one direction of an MQTT connection into packets."""
+    """Cuts one direction of a connection into packets."""
 
-    def __init__(self) -> None:
+    def __init__(self, find_end: FindEnd) -> None:
         """Begin with nothing received."""
+        self._find_end = find_end
         self._received = bytearray()
 
     def feed(self, data: bytes) -> list[bytes]:
         """Return the packets that are complete with these bytes."""
         self._received += data
         packets = []
-        while (end := self._end()) is not None:
+        while (end := self._find_end(self._received)) is not None:
             packets.append(bytes(self._received[:end]))
             del self._received[:end]
         return packets
 
-    def _end(self) -> int | None:
-        """Return where the first packet ends, if that is here (MQTT 5, 2.1.4)."""
-        length = 0
-        for position, byte in enumerate(self._received[1:5]):
-            length |= (byte & 0x7F) << 7 * position
-            if byte < 0x80:
-                end = 2 + position + length
-                return end if end <= len(self._received) else None
+
+def end_of_packet(received: bytearray) -> int | None:
+    """Return where a packet of MQTT ends (MQTT 5, 2.1.4)."""
+    length = 0
+    for position, byte in enumerate(received[1:5]):
+        length |= (byte & 0x7F) << 7 * position
+        if byte < 0x80:
+            end = 2 + position + length
+            return end if end <= len(received) else None
+    return None
+
+
+def end_of_request(received: bytearray) -> int | None:
+    """Return where a request of HTTP ends, of which the length is told in its head."""
+    if (end := received.find(b"\r\n\r\n")) < 0:
         return None
+    end += 4
+    if found := _CONTENT_LENGTH.search(received, 0, end):
+        end += int(found[1])
+    return end if end <= len(received) else None
 
 
 def body(packet: bytes) -> bytes:
@@ -66,18 +84,16 @@ def publish_of(packet: bytes) -> tuple[str, int]:
 
 @dataclass(eq=False)
 class Link:
-    """A client's connection to the broker.
+    """A client's connection to the server.
 
-    `opened` is when the broker answered first (monotonic, s). What is `lost` goes nowhere
+    `opened` is when the server answered first (monotonic, s). What is `lost` goes nowhere
     any more, in either direction, though both sides are still connected.
     """
 
     client: asyncio.StreamWriter
-    broker: asyncio.StreamWriter
+    server: asyncio.StreamWriter
     opened: float | None = None
     lost: bool = False
-    is_version_5: bool = False
-    packets: Packets = field(default_factory=Packets)
 
     @property
     def age(self) -> float:
@@ -86,29 +102,23 @@ class Link:
 
 
 class FaultProxy:
-    """Passes on what is said between clients and a broker, as long as it pleases.
+    """Passes on what is said between clients and a server, as long as it pleases.
 
     `rate` (bytes a second, each way) and `delay` (s, each way) slow it down; `swallows` takes what comes on every connection and
-    passes on nothing, and these stay dead; `refuses_5` answers MQTT 5 as an old broker does;
-    `cut_after` bytes to the broker end all connections; `rejections` gives the reason code
-    with which a PUBLISH (MQTT 5, QoS 1) is answered in place of the broker, by what its
-    topic begins with. Of what is encrypted it can read nothing: `encrypted`.
+    passes on nothing, and these stay dead; `cut_after` bytes to the server end all
+    connections.
     """
 
-    def __init__(self, target: int, *, encrypted: bool = False) -> None:
-        """Initialize with the broker's port."""
+    def __init__(self, target: int) -> None:
+        """Initialize with the server's port."""
         self.port = 0
         self.rate: int | None = None
         self.delay = 0.0
         self.swallows = False
-        self.refuses_5 = False
         self.cut_after: int | None = None
-        self.rejections: dict[str, int] = {}
-        self.rejected = 0
         self.links: set[Link] = set()
         self.lives: list[float] = []  # of the connections that ended (s)
         self._target = target
-        self._encrypted = encrypted
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -130,7 +140,7 @@ class FaultProxy:
         if self._server is not None:
             return
         listener = socket.create_server((LOOPBACK, self.port))
-        # What the kernel keeps would be a second broker with a long memory.
+        # What the kernel keeps would be a second server with a long memory.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * _BUFFER)
         self.port = listener.getsockname()[1]
         self._server = await asyncio.start_server(
@@ -152,13 +162,13 @@ class FaultProxy:
         """End all connections at once, with a reset on both sides."""
         for link in tuple(self.links):
             reset(link.client)
-            reset(link.broker)
+            reset(link.server)
 
     def half_open(self) -> None:
-        """End all connections for the broker, which the client does not learn."""
+        """End all connections for the server, which the client does not learn."""
         for link in self.links:
             link.lost = True
-            reset(link.broker)
+            reset(link.server)
 
     # --- inside -------------------------------------------------------------------------
 
@@ -183,7 +193,7 @@ class FaultProxy:
             for side in (writer, onward):
                 side.transport.set_write_buffer_limits(high=_BUFFER)
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._pass(reader, link, self._to_broker))
+                group.create_task(self._pass(reader, link, self._to_server))
                 group.create_task(self._pass(back, link, self._to_client))
         except* (OSError, EOFError):  # fmt: skip
             pass
@@ -196,7 +206,7 @@ class FaultProxy:
         self.links.discard(link)
         if link.opened is not None:
             self.lives.append(link.age)
-        link.broker.transport.abort()
+        link.server.transport.abort()
 
     async def _pass(
         self,
@@ -237,38 +247,100 @@ class FaultProxy:
         link.client.write(data)
         return link.client
 
-    def _to_broker(self, link: Link, data: bytes) -> asyncio.StreamWriter | None:
-        if self._encrypted:
-            return self._write(link, data)
-        packets = link.packets.feed(data)
-        passed = b"".join(packet for packet in packets if self._takes(link, packet))
-        return self._write(link, passed) if passed else None
-
-    def _write(self, link: Link, data: bytes) -> asyncio.StreamWriter:
+    def _to_server(self, link: Link, data: bytes) -> asyncio.StreamWriter | None:
+        if not (data := self._passed(link, data)):
+            return None
         if self.cut_after is not None:
             data = data[: max(self.cut_after, 0)]
             self.cut_after -= len(data) or 1
-        link.broker.write(data)
-        return link.broker
+        link.server.write(data)
+        return link.server
 
-    def _takes(self, link: Link, packet: bytes) -> bool:
-        """Tell whether a packet is the broker's to answer; answer it where it is not."""
+    def _passed(self, _link: Link, data: bytes) -> bytes:
+        """Return what is the server's to answer, of what comes from a client."""
+        return data
+
+
+class _ReadingProxy(FaultProxy):
+    """A proxy that reads what comes from clients, packet by packet."""
+
+    def __init__(self, target: int, find_end: FindEnd) -> None:
+        """Initialize with the server's port, and what knows a packet."""
+        super().__init__(target)
+        self._find_end = find_end
+        self._packets: WeakKeyDictionary[Link, Packets] = WeakKeyDictionary()
+
+    @override
+    def _passed(self, link: Link, data: bytes) -> bytes:
+        if (packets := self._packets.get(link)) is None:
+            packets = self._packets[link] = Packets(self._find_end)
+        return b"".join(
+            packet for packet in packets.feed(data) if not self._answers(link, packet)
+        )
+
+    def _answers(self, link: Link, packet: bytes) -> bool:
+        """Answer a packet in place of the server, or tell that it is the server's."""
+        raise NotImplementedError
+
+
+class MqttProxy(_ReadingProxy):
+    """A proxy that understands MQTT.
+
+    `refuses_5` answers MQTT 5 as an old broker does; `rejections` gives the reason code with
+    which a PUBLISH (MQTT 5, QoS 1) is answered in place of the broker, by what its topic
+    begins with.
+    """
+
+    def __init__(self, target: int) -> None:
+        """Initialize with the broker's port."""
+        super().__init__(target, end_of_packet)
+        self.refuses_5 = False
+        self.rejections: dict[str, int] = {}
+        self.rejected = 0
+        self._version_5: WeakSet[Link] = WeakSet()
+
+    @override
+    def _answers(self, link: Link, packet: bytes) -> bool:
         kind, flags = packet[0] >> 4, packet[0] & 0xF
-        if kind == CONNECT:
-            link.is_version_5 = body(packet)[6] == VERSION_5
-            if self.refuses_5 and link.is_version_5:
+        if kind == CONNECT and body(packet)[6] == VERSION_5:
+            self._version_5.add(link)
+            if self.refuses_5:
                 link.client.write(OLD_BROKER)
                 with contextlib.suppress(OSError):
                     link.client.write_eof()
-                return False
+                return True
         if not self.rejections or kind != PUBLISH or flags & 6 != 2:
-            return True
+            return False
         topic, identifier = publish_of(packet)
         for beginning, reason in self.rejections.items():
-            if topic.startswith(beginning) and link.is_version_5:
+            if topic.startswith(beginning) and link in self._version_5:
                 link.client.write(struct.pack(">BBHB", 0x40, 3, identifier, reason))
                 self.rejected += 1
-                return False
+                return True
+        return False
+
+
+class HttpProxy(_ReadingProxy):
+    """A proxy that understands HTTP.
+
+    With `refusal`, a status line and headers, each request is answered so in place of the
+    server.
+    """
+
+    def __init__(self, target: int) -> None:
+        """Initialize with the server's port."""
+        super().__init__(target, end_of_request)
+        self.refusal: tuple[str, ...] = ()
+        self.refused = 0
+
+    @override
+    def _answers(self, link: Link, packet: bytes) -> bool:
+        if not self.refusal:
+            return False
+        status, *headers = self.refusal
+        head = (f"HTTP/1.1 {status}", *headers, "Content-Length: 0", "", "")
+        link.client.write("\r\n".join(head).encode())
+        self.refused += 1
         return True
 
 

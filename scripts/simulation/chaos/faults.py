@@ -10,7 +10,8 @@ from typing import Final
 from scripts.simulation.processes import SimulationError
 
 from .certificates import Authority
-from .house import PLAIN, SECURE, House, Outlet
+from .house import House
+from .outlets import EVERY, EXPOSED, INFLUX, NATS, PLAIN, SECURE, Outlet
 
 type Do = Callable[[House, float, Random], Awaitable[None]]
 
@@ -21,8 +22,9 @@ FLOOD: Final = 1_000  # advertisements a second
 RSS_GROWTH: Final = 10 * 1024 * 1024
 LATE: Final = 1.0
 _NO_SPACE: Final = ("No space left on device",)
-# What stands in a store once for each number that waits.
-_TOPIC: Final = b"/v/count"
+# How a store says that it has too much to do, and that it cannot at present.
+_TOO_MUCH: Final = ("429 Too Many Requests", "Retry-After: 1")
+_BUSY: Final = ("503 Service Unavailable",)
 FAULTS: Final[dict[str, Fault]] = {}
 
 
@@ -40,7 +42,7 @@ class Fault:
     title: str
     do: Do
     seconds: float = 3.0
-    outlets: tuple[str, ...] = (PLAIN,)
+    outlets: tuple[str, ...] = EXPOSED
     forgives: tuple[str, ...] = ()
     allows: tuple[str, ...] = ()
     issue: str | None = None
@@ -58,80 +60,98 @@ def fault(title: str, **details: object) -> Callable[[Do], Do]:
     return enter
 
 
-# --- the broker -------------------------------------------------------------------------
+# --- the servers ------------------------------------------------------------------------
 
 
-@fault("broker killed (`kill -9`)")
-async def broker_killed(house: House, seconds: float, _: Random) -> None:
-    """Kill the broker, and bring it back."""
-    await house.plain.broker.kill()
+@fault("server killed (`kill -9`)")
+async def server_killed(house: House, seconds: float, _: Random) -> None:
+    """Kill the server, and bring it back."""
+    await house.each(Outlet.kill)
     await asyncio.sleep(seconds)
-    await house.plain.broker.start()
+    await house.each(Outlet.start)
 
 
-@fault("broker frozen")
-async def broker_frozen(house: House, seconds: float, _: Random) -> None:
+@fault("server frozen")
+async def server_frozen(house: House, seconds: float, _: Random) -> None:
     """Have the kernel take what is sent, and nobody answer."""
-    house.plain.broker.freeze()
+    for outlet in house.exposed:
+        outlet.freeze()
     await asyncio.sleep(seconds)
-    house.plain.broker.thaw()
+    for outlet in house.exposed:
+        outlet.thaw()
 
 
-@fault("integration reloaded in mid-flight", seconds=1, outlets=(PLAIN, SECURE))
+@fault("integration reloaded in mid-flight", seconds=1, outlets=EVERY)
 async def reloaded(house: House, seconds: float, _: Random) -> None:
     """Load the integration anew while messages are under way."""
     await asyncio.sleep(seconds)
     await house.reload()
 
 
-@fault("broker restarted", seconds=1)
-async def broker_restarted(house: House, seconds: float, _: Random) -> None:
-    """Stop the broker, and bring it back."""
-    await house.plain.broker.stop()
+@fault("server restarted", seconds=1)
+async def server_restarted(house: House, seconds: float, _: Random) -> None:
+    """Stop the server, and bring it back."""
+    await house.each(Outlet.stop)
     await asyncio.sleep(seconds)
-    await house.plain.broker.start()
+    await house.each(Outlet.start)
 
 
 @fault("slow network (16 kB/s)", seconds=5)
 async def network_slow(house: House, seconds: float, _: Random) -> None:
     """Pass on less than is said."""
-    house.plain.proxy.rate = 16_000
+    for outlet in house.exposed:
+        outlet.proxy.rate = 16_000
     await asyncio.sleep(seconds)
-    house.plain.proxy.rate = None
+    for outlet in house.exposed:
+        outlet.proxy.rate = None
 
 
 @fault("far network (0.3 s each way)")
 async def network_far(house: House, seconds: float, _: Random) -> None:
     """Have each answer take its time."""
-    house.plain.proxy.delay = 0.3
+    for outlet in house.exposed:
+        outlet.proxy.delay = 0.3
     await asyncio.sleep(seconds)
-    house.plain.proxy.delay = 0.0
+    for outlet in house.exposed:
+        outlet.proxy.delay = 0.0
 
 
-@fault("broker full (MQTT 5 quota exceeded)")
-async def broker_full(house: House, seconds: float, _: Random) -> None:
-    """Have the broker refuse each message for lack of room."""
+@fault(
+    "server full (MQTT 5 quota exceeded; HTTP 429, then 503)", outlets=(PLAIN, INFLUX)
+)
+async def server_full(house: House, seconds: float, _: Random) -> None:
+    """Have each message refused for lack of room."""
     await house.needs_version_5()
-    proxy = house.plain.proxy
-    before = proxy.rejected
-    proxy.rejections = {f"{PLAIN}/": QUOTA_EXCEEDED}
-    await asyncio.sleep(seconds)
-    proxy.rejections = {}
-    house.expect(proxy.rejected > before, "nothing was rejected: is QoS 1 spoken?")
+    mqtt, http = house.plain.proxy, house.influx.proxy
+    rejected, refused = mqtt.rejected, http.refused
+    mqtt.rejections = {f"{PLAIN}/": QUOTA_EXCEEDED}
+    for refusal in (_TOO_MUCH, _BUSY):
+        http.refusal = refusal
+        await asyncio.sleep(seconds / 2)
+    mqtt.rejections = {}
+    http.refusal = ()
+    house.expect(mqtt.rejected > rejected, "nothing was rejected: is QoS 1 spoken?")
+    house.expect(http.refused > refused, "no points were refused")
 
 
-@fault("topic denied (ACL), then allowed", forgives=("refused",))
+@fault(
+    "topic (ACL) or subject denied, then allowed",
+    outlets=(PLAIN, NATS),
+    forgives=("refused",),
+)
 async def topic_denied(house: House, seconds: float, _: Random) -> None:
     """Do not let the bridge publish readings, for a while."""
     await house.needs_version_5()
     house.plain.allow(f"topic read {PLAIN}/#", f"topic readwrite {PLAIN}-raw/#")
-    house.plain.broker.reload()
+    house.plain.server.reload()
+    house.nats.server.deny(f"{NATS}.*.data")
     await asyncio.sleep(seconds)
     house.plain.allow("topic readwrite #")
-    house.plain.broker.reload()
+    house.plain.server.reload()
+    house.nats.server.deny()
 
 
-@fault("broker downgraded to MQTT 3.1.1, then upgraded to 5")
+@fault("broker downgraded to MQTT 3.1.1, then upgraded to 5", outlets=(PLAIN,))
 async def broker_upgraded(house: House, seconds: float, _: Random) -> None:
     """Bring back a broker that knows no MQTT 5, and later one that does."""
     await house.needs_version_5()
@@ -146,7 +166,7 @@ async def broker_upgraded(house: House, seconds: float, _: Random) -> None:
 # --- Home Assistant ---------------------------------------------------------------------
 
 
-@fault("Home Assistant killed (`kill -9`)", seconds=1, outlets=(PLAIN, SECURE))
+@fault("Home Assistant killed (`kill -9`)", seconds=1, outlets=EVERY)
 async def ha_killed(house: House, seconds: float, _: Random) -> None:
     """Kill Home Assistant while messages are under way."""
     await asyncio.sleep(seconds)
@@ -157,11 +177,13 @@ async def ha_killed(house: House, seconds: float, _: Random) -> None:
 # --- the network ------------------------------------------------------------------------
 
 
-async def _cut(house: House, after: int) -> None:
-    """Cut the connection after so many bytes."""
-    house.plain.proxy.cut_after = after
+async def _cut(house: House, random: Random, least: int, most: int) -> None:
+    """Cut each connection after so many bytes."""
+    proxies = [outlet.proxy for outlet in house.exposed]
+    for proxy in proxies:
+        proxy.cut_after = random.randrange(least, most)
     async with asyncio.timeout(20):
-        while house.plain.proxy.cut_after is not None:
+        while any(proxy.cut_after is not None for proxy in proxies):
             await asyncio.sleep(0.01)
 
 
@@ -169,17 +191,18 @@ async def _cut(house: House, after: int) -> None:
 async def cut_in_a_packet(house: House, seconds: float, random: Random) -> None:
     """Pass on half a packet, and then a reset."""
     await asyncio.sleep(seconds)
-    await _cut(house, random.randrange(200, 4_000))
+    await _cut(house, random, 200, 4_000)
 
 
 @fault("connection half open", seconds=1)
 async def half_open(house: House, seconds: float, _: Random) -> None:
-    """End the broker's side of the connection, and do not say so."""
+    """End the server's side of the connection, and do not say so."""
     await asyncio.sleep(seconds)
-    house.plain.proxy.half_open()
+    for outlet in house.exposed:
+        outlet.proxy.half_open()
 
 
-@fault("integration reloaded with the broker away", seconds=2, outlets=(PLAIN, SECURE))
+@fault("integration reloaded with the servers away", seconds=2, outlets=EVERY)
 async def reloaded_away(house: House, seconds: float, _: Random) -> None:
     """Load the integration anew while records wait."""
     house.cut_off()
@@ -192,20 +215,22 @@ async def reloaded_away(house: House, seconds: float, _: Random) -> None:
 @fault("connection black-holed", seconds=4)
 async def black_hole(house: House, seconds: float, _: Random) -> None:
     """Take what is sent, also on new connections, and pass on nothing."""
-    house.plain.proxy.swallows = True
+    for outlet in house.exposed:
+        outlet.proxy.swallows = True
     await asyncio.sleep(seconds)
-    house.plain.proxy.swallows = False
+    for outlet in house.exposed:
+        outlet.proxy.swallows = False
 
 
 @fault("connection refused")
 async def refused(house: House, seconds: float, _: Random) -> None:
-    """Have nobody listen at the broker's port."""
+    """Have nobody listen at the server's port."""
     house.cut_off()
     await asyncio.sleep(seconds)
     await house.pass_on()
 
 
-@fault("Home Assistant stopped and started", seconds=1, outlets=(PLAIN, SECURE))
+@fault("Home Assistant stopped and started", seconds=1, outlets=EVERY)
 async def ha_stopped(house: House, seconds: float, _: Random) -> None:
     """Stop Home Assistant as a user does, and start it."""
     await asyncio.sleep(seconds)
@@ -215,14 +240,15 @@ async def ha_stopped(house: House, seconds: float, _: Random) -> None:
 
 @fault("name server gone")
 async def no_dns(house: House, seconds: float, _: Random) -> None:
-    """Lose the connection, and have no address for the broker's name."""
+    """Lose the connection, and have no address for the server's name."""
     await house.set_faults(no_dns=True)
-    house.plain.proxy.cut()
+    for outlet in house.exposed:
+        outlet.proxy.cut()
     await asyncio.sleep(seconds)
     await house.set_faults()
 
 
-@fault(f"broker away under {FLOOD:,} advertisements a second", seconds=6)
+@fault(f"servers away under {FLOOD:,} advertisements a second", seconds=6)
 async def flood_while_away(house: House, seconds: float, _: Random) -> None:
     """See that memory stays flat, and that the loop does not stall."""
     house.cut_off()
@@ -238,9 +264,9 @@ async def flood_while_away(house: House, seconds: float, _: Random) -> None:
     house.expect(after["late_s"] < LATE, f"the loop was {after['late_s']:.2f} s late")
 
 
-@fault("Home Assistant killed with the broker away", seconds=2, outlets=(PLAIN, SECURE))
+@fault("Home Assistant killed with the servers away", seconds=2, outlets=EVERY)
 async def ha_killed_away(house: House, seconds: float, _: Random) -> None:
-    """Kill Home Assistant while records wait; the broker comes back later."""
+    """Kill Home Assistant while records wait; the servers come back later."""
     house.cut_off()
     await asyncio.sleep(seconds)
     await house.kill()
@@ -264,7 +290,7 @@ async def clock_jumps(house: House, seconds: float, _: Random) -> None:
     await house.set_faults()
 
 
-@fault("Home Assistant suspended", outlets=(PLAIN, SECURE), may_be_late=True, seconds=4)
+@fault("Home Assistant suspended", outlets=EVERY, may_be_late=True, seconds=4)
 async def ha_suspended(house: House, seconds: float, _: Random) -> None:
     """Have Home Assistant stand still, as on a host that is suspended."""
     house.home_assistant.send_signal(signal.SIGSTOP)
@@ -319,17 +345,18 @@ async def disk_slow(house: House, seconds: float, _: Random) -> None:
 
 
 async def _damage(
-    house: House, seconds: float, do_damage: Callable[[bytes], bytes]
+    house: House, seconds: float, do_damage: Callable[[Outlet, bytes], bytes]
 ) -> None:
-    """Damage the file of what waits, while Home Assistant is stopped."""
+    """Damage the files of what waits, while Home Assistant is stopped."""
     house.cut_off()
     await asyncio.sleep(seconds)
     await house.stop()
     try:
-        if (path := house.store(PLAIN)) is None:
-            house.expect(False, "there is no store to be damaged")
-        else:
-            path.write_bytes(do_damage(path.read_bytes()))
+        for outlet in house.exposed:
+            if (path := house.store(outlet.name)) is None:
+                house.expect(False, f"{outlet.name}: there is no store to be damaged")
+            else:
+                path.write_bytes(do_damage(outlet, path.read_bytes()))
     finally:
         await house.start()
         await house.pass_on()
@@ -339,8 +366,8 @@ async def _damage(
 async def store_truncated(house: House, seconds: float, _: Random) -> None:
     """Take the end of the file away."""
 
-    def truncate(data: bytes) -> bytes:
-        house.at_risk = data.count(_TOPIC)
+    def truncate(outlet: Outlet, data: bytes) -> bytes:
+        house.at_risk[outlet.name] = data.count(outlet.mark)
         return data[: len(data) * 6 // 10]
 
     await _damage(house, seconds, truncate)
@@ -349,12 +376,13 @@ async def store_truncated(house: House, seconds: float, _: Random) -> None:
 @fault("connection far and cut, twice", seconds=2)
 async def cut_twice(house: House, seconds: float, random: Random) -> None:
     """End the connection while messages are under way, each time."""
-    proxy = house.plain.proxy
-    proxy.delay = 0.2
+    for outlet in house.exposed:
+        outlet.proxy.delay = 0.2
     for _ in range(2):
         await asyncio.sleep(seconds)
-        await _cut(house, random.randrange(2_000, 20_000))
-    proxy.delay = 0.0
+        await _cut(house, random, 2_000, 20_000)
+    for outlet in house.exposed:
+        outlet.proxy.delay = 0.0
 
 
 @fault(
@@ -363,13 +391,13 @@ async def cut_twice(house: House, seconds: float, random: Random) -> None:
 async def store_flipped(house: House, seconds: float, random: Random) -> None:
     """Flip a few bits in records that wait."""
 
-    def flip(data: bytes) -> bytes:
-        flipped = bytearray(data)
-        places = [place for place in range(len(data)) if data.startswith(_TOPIC, place)]
-        house.expect(bool(places), "no record was found in the store")
+    def flip(outlet: Outlet, data: bytes) -> bytes:
+        flipped, mark = bytearray(data), outlet.mark
+        places = [place for place in range(len(data)) if data.startswith(mark, place)]
+        house.expect(bool(places), f"{outlet.name}: no record was found in the store")
         # Not all of them need be in pages that are in use
         for place in random.sample(places, len(places) // 3):
-            flipped[place + random.randrange(8)] ^= 1 << random.randrange(8)
+            flipped[place + random.randrange(len(mark))] ^= 1 << random.randrange(8)
         return bytes(flipped)
 
     await _damage(house, seconds, flip)
@@ -378,28 +406,19 @@ async def store_flipped(house: House, seconds: float, random: Random) -> None:
 # --- certificates -----------------------------------------------------------------------
 
 
-async def _certify(outlet: Outlet, authority: Authority) -> None:
-    """Have the broker restart with a new certificate."""
-    await outlet.broker.stop()
-    authority.issue(
-        outlet.host, outlet.directory / "broker.pem", outlet.directory / "key.pem"
-    )
-    await outlet.broker.start()
-
-
 @fault("certificate replaced", seconds=1, outlets=(SECURE,))
 async def certificate_replaced(house: House, seconds: float, _: Random) -> None:
     """Bring the broker back with a new certificate of the same authority."""
     await asyncio.sleep(seconds)
-    await _certify(house.secure, house.authority)
+    await house.secure.certify(house.authority)
 
 
 @fault("certificate of a wrong authority, then right", outlets=(SECURE,))
 async def certificate_wrong(house: House, seconds: float, _: Random) -> None:
     """Bring the broker back as one not to be trusted, and then as itself."""
-    await _certify(house.secure, Authority("The wrong authority"))
+    await house.secure.certify(Authority("The wrong authority"))
     await asyncio.sleep(seconds)
-    await _certify(house.secure, house.authority)
+    await house.secure.certify(house.authority)
 
 
 def find(name: str) -> Fault:

@@ -8,6 +8,9 @@ from typing import Final
 # How long what was said may be on its way to whom it is for, when that one ends (s).
 ON_ITS_WAY: Final = 0.3
 
+# Further apart are two points in time only where the clock was set in between (ns).
+_CLOCK_WAS_SET: Final = 24 * 3600 * 1_000_000_000
+
 # How many numbers each device has said; they begin with 1.
 type Position = dict[str, int]
 
@@ -65,14 +68,14 @@ class Ledger:
 
 @dataclass
 class Receipts:
-    """What arrived at a subscriber: written by its thread, read by all."""
+    """What arrived, in the order in which it did; a thread may write while others read."""
 
     arrived: dict[str, set[int]] = field(default_factory=dict)
     copies: list[tuple[str, int]] = field(default_factory=list)
     disorder: list[tuple[str, int, int]] = field(default_factory=list)
     _newest: dict[str, int] = field(default_factory=dict)
 
-    def take(self, device: str, number: int, *, again: bool) -> None:
+    def take(self, device: str, number: int, *, again: bool = False) -> None:
         """Take what arrived; `again` tells that the broker itself repeats it."""
         arrived = self.arrived.setdefault(device, set())
         if number in arrived:
@@ -92,3 +95,34 @@ class Receipts:
     def has(self, device: str, number: int) -> bool:
         """Tell whether a number arrived."""
         return number in self.arrived.get(device, ())
+
+
+@dataclass
+class Points(Receipts):
+    """What arrived in a store, where not the order of arrival counts but the time."""
+
+    _numbers: dict[tuple[str, int], int] = field(default_factory=dict)
+    _times: dict[tuple[str, int], int] = field(default_factory=dict)
+
+    def take_point(self, device: str, number: int, moment: int) -> None:
+        """Take a point of a time (ns), which may be known already."""
+        if self._numbers.get((device, moment)) == number:
+            return
+        self._numbers[device, moment] = number
+        if self.has(device, number):
+            self.copies.append((device, number))
+            return
+        self._times[device, number] = moment
+        self.arrived.setdefault(device, set()).add(number)
+        self._newest[device] = max(number, self._newest.get(device, 0))
+        for other in (number - 1, number + 1):
+            known = self._times.get((device, other))
+            if known is None or abs(moment - known) > _CLOCK_WAS_SET:
+                continue
+            if moment == known or (moment < known) != (number < other):
+                self.disorder.append((device, number, other))
+
+    def forget_times(self) -> None:
+        """Forget the points that are not in the store any more, but not the numbers."""
+        self._numbers.clear()
+        self._times.clear()

@@ -17,6 +17,7 @@ from .faults import Fault
 from .health import complaints
 from .house import DROPPED, House
 from .ledger import Position
+from .outlets import EVERY, TITLES
 
 RECOVERY_SECONDS: Final = 100.0
 SETTLE_SECONDS: Final = 10.0
@@ -34,7 +35,7 @@ class Result:
     """What a fault did. Records are readings, those of each destination that it hit.
 
     `recovery_s` is the time from its end until all that had been said was delivered, and the
-    next number of each device;
+    next number of each device, everywhere; `recoveries` has it for each destination.
     `written_off` are those that were damaged on the disk, or set aside after they were
     refused, and told of: they are not `lost`. `late_s` is how late the event loop was at most; `rss_mb` the memory afterwards; `dropped`
     what became of records that were neither delivered nor wait.
@@ -42,6 +43,7 @@ class Result:
 
     fault: str
     title: str
+    outlets: tuple[str, ...]
     sent: int = 0
     acknowledged: int = 0
     delivered: int = 0
@@ -49,6 +51,7 @@ class Result:
     lost: int = 0
     written_off: int = 0
     recovery_s: float | None = None
+    recoveries: dict[str, float] = field(default_factory=dict)
     late_s: float = 0.0
     rss_mb: float = 0.0
     dropped: dict[str, int] = field(default_factory=dict)
@@ -77,13 +80,19 @@ class Run:
         disorder = {
             n: len(o.receiver.receipts.disorder) for n, o in house.outlets.items()
         }
-        result = Result(fault=fault.name, title=fault.title)
+        result = Result(fault=fault.name, title=fault.title, outlets=fault.outlets)
         sampling = asyncio.create_task(self._sample())
         try:
             await fault.do(house, seconds or fault.seconds, self._random)
             ended = time.monotonic()
-            if await self._delivered(begin, await self._one_more()):
-                result.recovery_s = round(time.monotonic() - ended, 2)
+            arrived = await self._delivered(begin, await self._one_more())
+            result.recoveries = {
+                name: round(moment - ended, 2)
+                for name, moment in arrived.items()
+                if name in fault.outlets
+            }
+            if arrived.keys() == house.outlets.keys():
+                result.recovery_s = round(max(arrived.values()) - ended, 2)
         finally:
             sampling.cancel()
         with suppress(asyncio.CancelledError):
@@ -98,7 +107,7 @@ class Run:
             lost = [number for number in heard if not receipts.has(*number)]
             counted = house.counters(name)
             counted.subtract(before[name])
-            forgiven = house.at_risk + sum(counted[key] for key in fault.forgives)
+            forgiven = house.at_risk[name] + sum(counted[key] for key in fault.forgives)
             if len(lost) > (forgiven if name in fault.outlets else 0):
                 result.failures.append(
                     f"{name}: {len(lost)} of {len(heard)} were lost: {shown(lost)}"
@@ -108,12 +117,17 @@ class Run:
                     f"{name}: {len(moved)} arrived after a later one"
                     f" (device, number, later one): {shown(moved)}"
                 )
+            doubled = receipts.copies[copies[name] :]
+            if doubled and outlet.dedupes:
+                result.failures.append(
+                    f"{name}: {len(doubled)} came twice: {shown(doubled)}"
+                )
             if name in fault.outlets:
                 result.sent += len(heard)
                 result.written_off += min(len(lost), forgiven)
                 result.lost += max(len(lost) - forgiven, 0)
                 result.delivered += len(heard) - len(lost)
-                result.duplicates += len(receipts.copies) - copies[name]
+                result.duplicates += len(doubled)
                 result.acknowledged += counted["acknowledged"] + counted["sent"]
                 for key in DROPPED:
                     if counted[key]:
@@ -126,7 +140,7 @@ class Run:
         house = self._house
         await house.steady(always=self._steady)
         house.findings.clear()
-        house.at_risk = 0
+        house.at_risk.clear()
         house.log.read()
         vitals = await house.probe()
         if self._tasks_ours is None:
@@ -153,27 +167,30 @@ class Run:
 
     async def _delivered(
         self, begin: Position, end: Position, seconds: float = RECOVERY_SECONDS
-    ) -> bool:
-        """Wait until all that was heard in between has arrived everywhere.
+    ) -> dict[str, float]:
+        """Wait until all that was heard in between has arrived; return when, and where.
 
         What is still missing long after later numbers of its device will not come.
         """
         house = self._house
         missing = {name: list(house.ledger.heard(begin, end)) for name in house.outlets}
+        arrived: dict[str, float] = {}
         deadline = time.monotonic() + seconds
         count, hope = -1, deadline
-        while left := sum(map(len, missing.values())):
-            if time.monotonic() > min(deadline, hope):
-                return False
-            await asyncio.sleep(_POLL)
+        while True:
             overtaken = True
-            for name, numbers in missing.items():
+            for name in missing.keys() - arrived.keys():
                 receipts = house.outlets[name].receiver.receipts
-                missing[name] = [n for n in numbers if not receipts.has(*n)]
+                missing[name] = [n for n in missing[name] if not receipts.has(*n)]
                 overtaken &= all(receipts.is_overtaken(*n) for n in missing[name])
+                if not missing[name]:
+                    arrived[name] = time.monotonic()
+            left = sum(map(len, missing.values()))
             if left != count or not overtaken:
                 count, hope = left, time.monotonic() + HOPE_SECONDS
-        return True
+            if not left or time.monotonic() > min(deadline, hope):
+                return arrived
+            await asyncio.sleep(_POLL)
 
     async def _settle(self, fault: Fault, result: Result) -> None:
         """Wait until nothing is left of a fault, and note what is."""
@@ -185,12 +202,13 @@ class Run:
                 result.failures += left
                 break
             await asyncio.sleep(0.1)
+        for outlet in house.outlets.values():
+            await outlet.receiver.settle()
         if fault.issue is not None:
             issues = await house.issues()
-            house.expect(
-                any(issue.startswith(fault.issue) for issue in issues),
-                f"no repair issue {fault.issue}…, but {issues}",
-            )
+            for name in fault.outlets:
+                issue = f"{fault.issue}_{house.subentries[name]}"
+                house.expect(issue in issues, f"no repair issue {issue}, but {issues}")
         await house.tidy()
         house.traffic.paused = False
         if result.late_s > LATE and not fault.may_be_late:
@@ -217,6 +235,8 @@ class Run:
         for name, destination in (await house.sample()).items():
             if not destination["connected"]:
                 left.append(f"{name} is not connected: {destination['last_error']}")
+            if waiting := destination["delivery"]["waiting"]:
+                left.append(f"{name}: {waiting} still wait in all")
             left += [
                 f"{name}: {tally['waiting']} of kind {kind} still wait"
                 for kind, tally in destination["records"].items()
@@ -278,13 +298,27 @@ def rows(results: Iterable[Result]) -> list[tuple[str, ...]]:
             f"{result.duplicates:,}",
             f"{result.lost:,}"
             + (f" + {result.written_off:,} damaged" if result.written_off else ""),
-            "-" if result.recovery_s is None else f"{result.recovery_s:.1f}",
+            *(_recovery(result, name) for name in EVERY),
         )
         for result in results
     ]
 
 
-HEAD: Final = ("fault", "sent", "delivered", "doubled", "lost", "recovery (s)")
+def _recovery(result: Result, name: str) -> str:
+    """Return how long the recovery of a destination took, as far as it was hit."""
+    if name not in result.outlets:
+        return ""
+    return f"{result.recoveries[name]:.1f}" if name in result.recoveries else "-"
+
+
+HEAD: Final = (
+    "fault",
+    "sent",
+    "delivered",
+    "doubled",
+    "lost",
+    *(TITLES[name] for name in EVERY),
+)
 
 
 def markdown(results: Iterable[Result]) -> str:

@@ -35,7 +35,10 @@ class Traffic:
     def __init__(
         self, ledger: Ledger, counted: EsphomeProxy, flooded: EsphomeProxy, seed: int
     ) -> None:
-        """Describe the traffic; `flood` is how many packets a second nobody counts."""
+        """Describe the traffic; `flood` is how many packets a second nobody counts.
+
+        While it is `paused`, nothing is said.
+        """
         self.flood = float(FLOOD)
         self.paused = False
         self._ledger = ledger
@@ -57,7 +60,7 @@ class Traffic:
                 if now >= due[device]:
                     self._speak(device, address)
                     due[device] = now + INTERVAL * self._random.uniform(0.8, 1.2)
-            owed += (now - last) * self.flood
+            owed += 0 if self.paused else (now - last) * self.flood
             last = now
             packets: list[Packet] = [
                 (next(addresses), -50 - self._random.randrange(30), _FLOOD_DATA, 1)

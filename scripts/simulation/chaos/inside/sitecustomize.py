@@ -15,6 +15,9 @@ import time
 from typing import Any, Final, override
 import weakref
 
+from aiohttp.abc import ResolveResult
+from aiohttp.resolver import AsyncResolver
+
 # The store of BLE Bridge is meant, not a database of Home Assistant's own.
 STORE: Final = "ble_bridge."
 _UNBOUNDED: Final = 0xFFFFFFFE  # SQLite's own limit on pages
@@ -65,17 +68,30 @@ FAULTS: Final = Faults()
 ADDRESSES: Final[dict[str, str]] = json.loads(os.environ.get("CHAOS_ADDRESSES", "{}"))
 
 _getaddrinfo = socket.getaddrinfo
+_resolve_for_http = AsyncResolver.resolve
 _connect = sqlite3.connect
 _time = time.time
 
 
-def _resolve(host: Any, *arguments: Any, **options: Any) -> Any:
-    """Look a name up, as far as there is a name server."""
+def _address(host: Any) -> Any:
+    """Return the address of a name of ours, as far as there is a name server."""
     if host in ADDRESSES:
         if FAULTS.no_dns:
             raise socket.gaierror(socket.EAI_AGAIN, "No name server")
-        host = ADDRESSES[host]
-    return _getaddrinfo(host, *arguments, **options)
+        return ADDRESSES[host]
+    return host
+
+
+def _resolve(host: Any, *arguments: Any, **options: Any) -> Any:
+    """Look a name up."""
+    return _getaddrinfo(_address(host), *arguments, **options)
+
+
+async def _resolve_http(
+    resolver: AsyncResolver, host: str, *arguments: Any, **options: Any
+) -> list[ResolveResult]:
+    """Look a name up for aiohttp, which has a resolver of its own."""
+    return await _resolve_for_http(resolver, _address(host), *arguments, **options)
 
 
 def _open(database: Any, *arguments: Any, **options: Any) -> sqlite3.Connection:
@@ -95,6 +111,7 @@ def _now() -> float:
 
 
 socket.getaddrinfo = _resolve
+AsyncResolver.resolve = _resolve_http  # type: ignore[assignment,method-assign]
 sqlite3.connect = _open  # type: ignore[assignment]
 time.time = _now
 if _file := os.environ.get("CHAOS_FAULTS"):
