@@ -28,22 +28,26 @@ SHORTEST: Final = 0.5
 LONGEST: Final = 3.0
 EPILOG: Final = """\
 Four devices say a number each, five times a second, beside 200 advertisements a
-second that nobody counts. Readings are durable and go to two brokers, one with TLS,
-at QoS 1; a subscriber of its own at each of them notes which numbers arrive.
+second that nobody counts. Readings are durable and go to four destinations: MQTT at
+QoS 1, the same with TLS, NATS with JetStream, and InfluxDB 1. Most faults hit MQTT,
+NATS and InfluxDB in the same moment. Behind each, a subscriber, a reader of the stream
+or one who asks the store notes which numbers arrive.
 
-sent          numbers that Home Assistant heard for certain, times destinations
-acknowledged  readings that the brokers confirmed, by the integration's own count
+sent          numbers that Home Assistant heard for certain, times destinations hit
+acknowledged  readings that the servers confirmed, by the integration's own count
 delivered     different numbers that arrived
-duplicates    further copies that arrived, but for those that the broker repeats itself
+duplicates    further copies that arrived, but for those that the broker repeats itself;
+              in JetStream and in InfluxDB there must be none
 written_off   damaged on the disk (a fault, too), or set aside after it was refused
 lost          sent - delivered - written_off
 recovery_s    seconds from the end of a fault until all that was said had arrived
+              everywhere; recoveries has them for each destination
 
 What is said while Home Assistant is stopped, killed or loads the integration anew is
 not counted; a number that was on its way to it within 0.3 s before neither.
 
 Exit status: 0 if all promises held, 1 if not, or if it failed. What Home Assistant and
-the brokers wrote stays in .chaos/ until the next start.
+the servers wrote stays in .chaos/ until the next start.
 
 faults: """
 
@@ -68,7 +72,7 @@ class Chaos:
         mounts = private_mounts()
         directory: Path = self._options.directory
         with empty_directory(directory):
-            self._say(f"seed {self._seed}; starting brokers and Home Assistant")
+            self._say(f"seed {self._seed}; starting servers and Home Assistant")
             async with House(directory, self._seed, mounts=mounts) as house:
                 run = Run(house, Random(self._seed), steady=self._options.markdown)
                 if self._options.only or self._options.each:

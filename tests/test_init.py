@@ -2,10 +2,14 @@
 
 import asyncio
 from collections.abc import Callable
+from types import MappingProxyType
 from typing import Any
+from unittest.mock import patch
 
+from homeassistant.config_entries import ConfigSubentry
 from homeassistant.core import HomeAssistant
 
+from custom_components.ble_bridge.bridge import Bridge
 from scripts.simulation.broker import Mosquitto
 from scripts.simulation.subscriber import Subscriber
 
@@ -92,3 +96,41 @@ async def test_remove_with_silent_broker(
         await hass.config_entries.async_remove(entry.entry_id)
         assert hass.loop.time() - began < 7
     assert not hass.config_entries.async_entries("ble_bridge")
+
+
+async def test_added_while_loading(
+    hass: HomeAssistant,
+    broker: Mosquitto,
+    scanner: SimulatedScanner,
+    setup: Setup,
+) -> None:
+    """A destination that is added while the bridge is loaded anew is not overlooked."""
+    entry = await setup(destination_data(broker.port))
+    opened = asyncio.Event()
+    add = asyncio.Event()
+    real_open = Bridge.async_open
+
+    async def open_slowly(bridge: Bridge) -> None:
+        await real_open(bridge)
+        opened.set()
+        await add.wait()
+
+    with patch.object(Bridge, "async_open", open_slowly):
+        reload = hass.async_create_task(
+            hass.config_entries.async_reload(entry.entry_id)
+        )
+        await opened.wait()
+        other = destination_data(broker.port, topic_base="other", client_id="other")
+        hass.config_entries.async_add_subentry(
+            entry,
+            ConfigSubentry(
+                data=MappingProxyType(other),
+                subentry_type="destination",
+                title=f"127.0.0.1:{broker.port} (other)",
+                unique_id=None,
+            ),
+        )
+        add.set()
+        assert await reload
+    await wait_until(lambda: is_connected(hass, broker.port, "other"))
+    assert is_connected(hass, broker.port)

@@ -38,7 +38,7 @@ class NatsServer(Server):
         token: str | None = None,
         nkey: str | None = None,
         operator: NatsOperator | None = None,
-        publish_deny: Sequence[str] = (),
+        publish_deny: Sequence[str] | None = None,
         jetstream: bool = False,
         jetstream_bytes: int | None = None,
         max_payload: int | None = None,
@@ -53,7 +53,7 @@ class NatsServer(Server):
 
         `users` maps names to passwords; `nkey` is the public key of a user. Nobody
         may publish on the subjects of `publish_deny` (wildcards allowed), unless the
-        server goes by `token` or `operator`. JetStream keeps its streams on disk,
+        server goes by `token` or `operator`; an empty one can be changed. JetStream keeps its streams on disk,
         with at most `jetstream_bytes`. With a certificate and its key (PEM) the
         server speaks TLS; with `ca`, it wants a certificate of that authority from
         clients. `config_lines` come last.
@@ -85,7 +85,10 @@ class NatsServer(Server):
         return json.loads(await request("GET", self._monitoring_url(path)))
 
     def deny(self, *subjects: str) -> None:
-        """Let nobody publish on these subjects from now on, and everybody on others."""
+        """Let nobody publish on these subjects from now on, and everybody on others.
+
+        The server must have been told of `publish_deny` before.
+        """
         self._publish_deny = subjects
         self._arguments()
         self.reload()
@@ -147,7 +150,7 @@ class NatsServer(Server):
         ]
         if self._nkey:
             users.append({"nkey": self._nkey})
-        if not users and not self._publish_deny:
+        if not users and self._publish_deny is None:
             return {}
         anybody = {}
         if not users:

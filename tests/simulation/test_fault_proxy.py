@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 import time
 
+from aiohttp import ClientSession
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 import pytest
@@ -12,11 +13,14 @@ import pytest
 from scripts.simulation.broker import Mosquitto
 from scripts.simulation.chaos.fault_proxy import (
     FaultProxy,
+    HttpProxy,
     MqttProxy,
     Packets,
     end_of_packet,
+    end_of_request,
     publish_of,
 )
+from scripts.simulation.metrics_stores import InfluxDb1
 from scripts.simulation.subscriber import Subscriber
 from tests.conftest import wait_until
 
@@ -156,3 +160,41 @@ async def test_old_broker(broker: Mosquitto) -> None:
             connected,
         ):
             await wait_until(lambda: connected == [0])
+
+
+def test_requests_in_pieces() -> None:
+    """A request ends with its body, which may be empty."""
+    post = b"POST /write HTTP/1.1\r\nHost: a\r\ncontent-length: 4\r\n\r\na=1\n"
+    get = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+    stream = post + get + post
+    for size in (1, 7, len(stream)):
+        requests = Packets(end_of_request)
+        found = [
+            request
+            for start in range(0, len(stream), size)
+            for request in requests.feed(stream[start : start + size])
+        ]
+        assert found == [post, get, post]
+
+
+async def test_refused_requests() -> None:
+    """What is refused does not reach the store; the connection goes on."""
+    async with (
+        InfluxDb1() as store,
+        HttpProxy(store.port) as proxy,
+        ClientSession(f"http://127.0.0.1:{proxy.port}") as session,
+    ):
+
+        async def write(number: int) -> tuple[int, str | None]:
+            line = f"m n={number} {number}"
+            async with session.post("/write?db=ble", data=line) as response:
+                return response.status, response.headers.get("Retry-After")
+
+        assert await write(1) == (204, None)
+        proxy.refusal = ("429 Too Many Requests", "Retry-After: 7")
+        assert await write(2) == (429, "7")
+        proxy.refusal = ()
+        assert await write(3) == (204, None)
+        assert (proxy.refused, len(proxy.links)) == (1, 1)
+        rows = await store.query("SELECT n FROM m", "ble")
+        assert [row["n"] for row in rows] == [1, 3]

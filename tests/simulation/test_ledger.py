@@ -4,7 +4,7 @@ from pathlib import Path
 import time
 
 from scripts.simulation.chaos.health import Log, complaints
-from scripts.simulation.chaos.ledger import ON_ITS_WAY, Ledger, Receipts
+from scripts.simulation.chaos.ledger import ON_ITS_WAY, Ledger, Points, Receipts
 
 
 def test_heard_for_certain() -> None:
@@ -38,6 +38,26 @@ def test_receipts() -> None:
     assert not receipts.has("two", 2)
     assert receipts.is_overtaken("one", 2)
     assert not receipts.is_overtaken("one", 3)
+
+
+def test_points() -> None:
+    """A point may be seen again and come late; its time is what tells the order."""
+    points = Points()
+    second, year = 10**9, 365 * 24 * 3600 * 10**9
+    story = ((1, second), (3, 3 * second), (1, second), (2, 2 * second), (4, year))
+    for number, moment in story:
+        points.take_point("one", number, moment)
+    assert (points.copies, points.disorder) == ([], [])
+    assert points.is_overtaken("one", 3)
+    points.take_point("one", 3, 4 * second)
+    assert points.copies == [("one", 3)]
+    points.take_point("two", 2, second)
+    points.take_point("two", 1, second + 1)
+    points.take_point("two", 3, second)
+    assert points.disorder == [("two", 1, 2), ("two", 3, 2)]
+    points.forget_times()
+    points.take_point("one", 2, 9 * second)
+    assert points.copies == [("one", 3), ("one", 2)]
 
 
 def test_complaints(tmp_path: Path) -> None:

@@ -161,6 +161,29 @@ async def test_publish_deny(users: dict[str, str] | None) -> None:
         ]
 
 
+async def test_deny_while_running() -> None:
+    """What is denied from now on is, for who is connected too, until it is allowed."""
+    async with (
+        NatsServer(jetstream=True, publish_deny=()) as server,
+        connected(server.url) as client,
+    ):
+        await client.jetstream().add_stream(name="ALL", subjects=["a.*"])
+
+        async def is_taken() -> bool:
+            try:
+                await client.jetstream().publish("a.b", b"", timeout=0.2)
+            except TimeoutError:
+                return False
+            return True
+
+        assert await is_taken()
+        for is_denied in (True, False):
+            server.deny(*["a.*"] * is_denied)
+            async with asyncio.timeout(5):
+                while await is_taken() is is_denied:
+                    pass
+
+
 async def test_max_payload() -> None:
     """Test that a server tells how much it takes."""
     async with NatsServer(max_payload=10) as server, connected(server.url) as client:

@@ -146,6 +146,9 @@ async def topic_denied(house: House, seconds: float, _: Random) -> None:
     house.plain.server.reload()
     house.nats.server.deny(f"{NATS}.*.data")
     await asyncio.sleep(seconds)
+    for name, destination in (await house.destinations()).items():
+        is_denied = destination["last_error"] == "not_authorized"
+        house.expect(is_denied == (name in (PLAIN, NATS)), f"{name} is not as denied")
     house.plain.allow("topic readwrite #")
     house.plain.server.reload()
     house.nats.server.deny()

@@ -261,7 +261,7 @@ class NatsOutlet(Outlet):
 
     def __init__(self, name: str, directory: Path) -> None:
         """Describe it; the directory must be there, and empty."""
-        server = NatsServer(jetstream=True, directory=directory)
+        server = NatsServer(jetstream=True, publish_deny=(), directory=directory)
         super().__init__(
             name,
             directory,

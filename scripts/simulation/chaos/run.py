@@ -317,7 +317,7 @@ HEAD: Final = (
     "delivered",
     "doubled",
     "lost",
-    *(TITLES[name] for name in EVERY),
+    *(f"{TITLES[name]} (s)" for name in EVERY),
 )
 
 
