@@ -22,7 +22,6 @@ from custom_components.ble_bridge.destinations.nats_connection import Outgoing
 from custom_components.ble_bridge.destinations.nats_outbox import NatsOutbox, message_id
 from custom_components.ble_bridge.destinations.outbox import mark_resent, unmarked
 from custom_components.ble_bridge.destinations.policy import DeliverySettings, Policy
-from custom_components.ble_bridge.layouts.topics import encode_topic
 from custom_components.ble_bridge.records import RecordKind, Route, Tally
 
 from .test_outbox import KINDS, Packet, RecordMachine, _number, turn
@@ -190,7 +189,7 @@ class NatsPassingMachine(RuleBasedStateMachine):
             self.loop, self.delivery, self._report, lambda: None, ()
         )
         self.routes = [
-            Route(encode_topic(f"Subject.{index}"), self.tallies[index], qos[index])
+            Route(f"Subject.{index}".encode(), self.tallies[index], qos[index])
             for index in range(2)
         ]
 
@@ -256,7 +255,7 @@ class NatsPassingMachine(RuleBasedStateMachine):
     @rule(which=st.integers(0, 1))
     def deny(self, which: int) -> None:
         """Be denied a subject."""
-        head = self.routes[which].head[2:]
+        head = self.routes[which].head
         self.outbox.on_denied(head.lower())
         if self.connection is not None:
             unacknowledged = self.connection.unacknowledged

@@ -134,17 +134,6 @@ def test_messages_round_trip(messages: tuple[Message, ...]) -> None:
         assert len(part) < len(messages)
 
 
-def test_messages_of_the_first_format() -> None:
-    """What was written when there was MQTT alone is read, beside what is written now."""
-    topic = b"\0\5ble/a"
-    first = b"\x0e" + (3).to_bytes(4) + topic + b'{"}'
-    now = Message(b"ble.a.data", b"1", 1)
-    assert decode_messages(first + encode_messages([now])) == (
-        Message(topic, b'{"}', 2, True, True),
-        now,
-    )
-
-
 @settings(
     max_examples=40,
     deadline=None,

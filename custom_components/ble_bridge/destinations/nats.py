@@ -6,7 +6,6 @@ import logging
 from typing import override
 
 from ..layouts.subjects import safe_token
-from ..layouts.topics import encode_topic
 from ..records import RecordKind
 from .destination import Destination, DestinationParts
 from .errors import Problem
@@ -66,7 +65,7 @@ class NatsDestination(Destination[NatsConnection], ConnectionListener):
             not token or safe_token(token) != token for token in tokens
         ):
             raise ValueError("Not a subject")
-        return Message(encode_topic(address), payload, qos)
+        return Message(address.encode(), payload, qos)
 
     @override
     async def async_retry(self) -> Problem | None:

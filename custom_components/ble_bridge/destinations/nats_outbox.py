@@ -170,8 +170,7 @@ class NatsOutbox(Outbox[NatsConnection]):
             return
         parcel.confirms = True
         is_stored = parcel.kind in self._stored
-        for head, payload, _, _, is_object in parcel.messages:
-            subject = head[2:]
+        for subject, payload, _, _, is_object in parcel.messages:
             key = message_id(subject, payload) if is_stored else b""
             if is_object and parcel.sends > 1:
                 payload = mark_resent(payload)
@@ -192,7 +191,7 @@ class NatsOutbox(Outbox[NatsConnection]):
         for _ in range(min(len(queue), connection.batch_size - len(messages))):
             message = queue[0]
             route, payload, _ = message
-            subject = route.head[2:]
+            subject = route.head
             if route.qos and not self._may_send_records:
                 break
             queue.popleft()
@@ -202,7 +201,7 @@ class NatsOutbox(Outbox[NatsConnection]):
                 self._report(Problem.TOO_LARGE)
             elif self._denied and self._is_denied(subject, recently):
                 route.tally.refused += 1
-                self._tell_denied(route.head)
+                self._tell_denied(subject)
             elif route.qos:
                 number = connection.reserve()
                 self._unacknowledged[number] = message, subject

@@ -13,8 +13,9 @@ from .policy import Policy
 class Message(NamedTuple):
     """One message of a parcel.
 
-    `head` is the topic as it stands in a PUBLISH packet: two bytes of length, then UTF-8
-    (MQTT 5, 1.5.4); a subject of NATS likewise. An object is a payload in JSON that has room for one more name.
+    `head` is where it goes, as the connection writes it: an MQTT topic with its length before
+    it (MQTT 5, 1.5.4), a NATS subject, and nothing for a line. An object is a payload, in JSON
+    or protobuf, that has room for one more name.
     """
 
     head: bytes

@@ -29,16 +29,12 @@ _LOGGER = logging.getLogger(__name__)
 MAX_REFUSED: Final = 100
 # Of a message: flags, the length of its payload, and that of its head.
 _HEADER: Final = struct.Struct(">BII")
-# How MQTT alone was written at first: the length of the topic is the topic's own.
-_MQTT_HEADER: Final = struct.Struct(">BI")
-_LENGTH: Final = struct.Struct(">H")
 _RETAIN: Final = 4
 # Of an SQLite file: how it begins, how long its header is, and how long it may be to be mended.
 _MAGIC: Final = b"SQLite format 3\0"
 _HEADER_SIZE: Final = 100
 _LONGEST: Final = 16 * 1024**3
 _OBJECT: Final = 8
-_ANY_HEAD: Final = 16
 # How many pages of a file may be empty at any rate, and which part of a larger one.
 _SPARE_PAGES: Final = 256
 _SPARE_PART: Final = 0.75
@@ -148,7 +144,7 @@ def encode_messages(messages: Iterable[Message]) -> bytes:
         for head, payload, qos, retain, is_object in messages
         for piece in (
             _HEADER.pack(
-                qos | retain * _RETAIN | is_object * _OBJECT | _ANY_HEAD,
+                qos | retain * _RETAIN | is_object * _OBJECT,
                 len(payload),
                 len(head),
             ),
@@ -164,15 +160,9 @@ def decode_messages(data: bytes) -> tuple[Message, ...]:
     at = 0
     try:
         while at < len(data):
-            flags = data[at]
-            if flags & _ANY_HEAD:
-                _, length, head_length = _HEADER.unpack_from(data, at)
-                at += _HEADER.size
-                end = at + head_length
-            else:
-                _, length = _MQTT_HEADER.unpack_from(data, at)
-                at += _MQTT_HEADER.size
-                end = at + _LENGTH.size + _LENGTH.unpack_from(data, at)[0]
+            flags, length, head_length = _HEADER.unpack_from(data, at)
+            at += _HEADER.size
+            end = at + head_length
             head, payload = data[at:end], data[end : end + length]
             at = end + length
             messages.append(

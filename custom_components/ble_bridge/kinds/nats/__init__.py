@@ -24,7 +24,6 @@ from ...destinations.nats_connection import CONNECT_TIMEOUT, NatsConnector
 from ...destinations.policy import DeliverySettings
 from ...destinations.store import RecordStore
 from ...layouts.subjects import advertisement_subject
-from ...layouts.topics import encode_topic
 from ...records import Sighting
 from ...uploads import Uploads
 from ..entered import Entered
@@ -136,7 +135,7 @@ class NatsKind(Kind):
         settings = nats_settings(data)
 
         def head(sighting: Sighting) -> bytes:
-            return encode_topic(advertisement_subject(namespace, sighting))
+            return advertisement_subject(namespace, sighting).encode()
 
         destination = NatsDestination(
             DestinationParts(

@@ -1,7 +1,6 @@
 """What the bridge says on NATS."""
 
 from collections.abc import Mapping
-import functools
 from typing import Any, override
 
 from ...const import CONF_NAMESPACE, CONF_PAYLOAD, CONF_RECORDS, PayloadFormat
@@ -10,12 +9,8 @@ from ...destinations.parcels import Message
 from ...layouts.raw import Heartbeat
 from ...layouts.subjects import SubjectsLayout, scanner_subject
 from ...layouts.telemetry import encode_heartbeat
-from ...layouts.topics import encode_topic
 from ...publisher import Outlet, Publisher
 from ...records import DEVICE_KINDS, Scanner
-
-# Most subjects come again with every reading.
-_head = functools.lru_cache(maxsize=20_000)(encode_topic)
 
 
 class NatsPublisher(Publisher):
@@ -44,7 +39,7 @@ class NatsPublisher(Publisher):
 
     @override
     def head(self, address: str) -> bytes:
-        return _head(address)
+        return address.encode()
 
     @override
     def say_heartbeat(self, heartbeat: Heartbeat, now: float) -> None:
@@ -56,7 +51,7 @@ class NatsPublisher(Publisher):
             else encode_heartbeat(heartbeat, now)
         )
         subject = scanner_subject(self._namespace, heartbeat.scanner.scanner_id)
-        self.destination.send_passing(self.passing, Message(_head(subject), payload))
+        self.destination.send_passing(self.passing, Message(subject.encode(), payload))
 
     @override
     def say_goodbye(self, scanners: list[Scanner], uptime: float) -> None:
