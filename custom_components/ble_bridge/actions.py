@@ -37,7 +37,7 @@ _DELIVERED: Final = (Outcome.ACKNOWLEDGED, Outcome.SENT)
 _PUBLISH_SCHEMA: Final = vol.Schema(
     {
         vol.Optional(CONF_DEVICE_ID): cv.string,
-        vol.Required(CONF_TOPIC): cv.string,
+        vol.Optional(CONF_TOPIC, default=""): cv.string,
         vol.Optional(CONF_PAYLOAD, default=""): object,
         vol.Optional(CONF_QOS, default=1): vol.All(vol.Coerce(int), vol.In((0, 1, 2))),
         vol.Optional(CONF_RETAIN, default=False): cv.boolean,

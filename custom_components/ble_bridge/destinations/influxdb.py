@@ -7,7 +7,6 @@ from typing import Final, override
 
 import aiohttp
 
-from ..layouts.topics import encode_topic
 from ..records import Advertisement, Sighting, Tally
 from .destination import Destination, DestinationParts
 from .errors import Problem
@@ -22,7 +21,7 @@ from .influxdb_outbox import InfluxOutbox
 from .parcels import Message
 
 # A line says itself where it goes.
-NOWHERE: Final = encode_topic("")
+NOWHERE: Final = b""
 # How much the user is told of a name that comes from outside.
 _MAX_NAME: Final = 64
 
