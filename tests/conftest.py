@@ -5,7 +5,7 @@ that is filled in, and look at what a user sees: states, and messages on the bro
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ import custom_components.ble_bridge  # noqa: F401
 from custom_components.ble_bridge.const import DOMAIN
 from scripts.simulation.broker import Mosquitto
 from scripts.simulation.subscriber import Subscriber
+
+from .chaos.house import House, house_of
 
 # A company ID that no integration of Home Assistant asks for, so that no discovery begins.
 RAW = bytes.fromhex("0201060cfffeff0102030405060708ff")
@@ -51,6 +53,21 @@ class SimulatedScanner(BaseHaRemoteScanner):
         self._async_on_raw_advertisement(
             address, rssi, raw, details, MONOTONIC_TIME() - age
         )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have the fault tests last: their house lives beside all others, and takes minutes."""
+    items.sort(key=lambda item: item.path.parent.name == "chaos")
+
+
+@pytest.fixture(name="chaos_house", scope="session", autouse=True)
+def chaos_house_fixture(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[House | None]:
+    """Return the house of the fault tests, which begins with the first test of all."""
+    directory = tmp_path_factory.mktemp("chaos")
+    with house_of(request.session.items, directory) as house:
+        yield house
 
 
 @pytest.fixture(autouse=True)
