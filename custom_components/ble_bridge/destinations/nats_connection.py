@@ -490,7 +490,8 @@ class NatsConnection:
                 self.listener.on_denied(told[1].encode())
         elif not self._client.is_connected and not self._is_open:
             if not self._is_ended:
-                raise ConnectError(_problem(err, self._find_writer())) from err
+                reached = self._find_writer() is not None
+                raise ConnectError(_problem(err, is_reached=reached)) from err
         else:
             _LOGGER.debug("nats_error: %s", type(err).__name__)
 
@@ -504,7 +505,10 @@ class NatsConnection:
     def _ending(self) -> Problem:
         """Return why nats-py has closed the connection."""
         err = self._client.last_error
-        return _problem(err, self._writer) if err else Problem.CONNECTION_LOST
+        reached = self._is_open or self._writer is not None
+        if err is None:
+            return Problem.CONNECTION_LOST
+        return _problem(err, is_reached=reached)
 
     async def _on_answer(self, message: Msg) -> None:
         """Take an answer of JetStream to one message."""
@@ -538,21 +542,21 @@ def _refusal(data: bytes) -> Problem | None:
     return None if code in _UNAVAILABLE or kind == 503 else Problem.REJECTED
 
 
-def _problem(err: Exception, writer: asyncio.StreamWriter | None) -> Problem:
-    """Return what an error of nats-py means; a writer tells that the server was reached."""
+def _problem(err: Exception, *, is_reached: bool) -> Problem:
+    """Return what an error of nats-py means, by whether a server was reached."""
     match err:
         case socket.gaierror() | UnicodeError():
             return Problem.CANNOT_RESOLVE
         case ssl.SSLError():
             return tls_problem(err)
         case TimeoutError():
-            return Problem.NO_ANSWER if writer else Problem.CANNOT_CONNECT
+            return Problem.NO_ANSWER if is_reached else Problem.CANNOT_CONNECT
         case UnexpectedEOF():
             return Problem.CONNECTION_LOST
         case StaleConnectionError():
             return Problem.NO_ANSWER
         case OSError():
-            return Problem.CONNECTION_LOST if writer else Problem.CANNOT_CONNECT
+            return Problem.CONNECTION_LOST if is_reached else Problem.CANNOT_CONNECT
     said = str(err).lower()
     if not isinstance(err, NatsError):
         return Problem.UNEXPECTED

@@ -100,7 +100,11 @@ def _open(database: Any, *arguments: Any, **options: Any) -> sqlite3.Connection:
         plain: sqlite3.Connection = _connect(database, *arguments, **options)
         return plain
     store: Store = _connect(database, *arguments, factory=Store, **options)
-    store.follow(FAULTS)
+    try:
+        store.follow(FAULTS)
+    except sqlite3.Error:  # A damaged file
+        store.close()
+        raise
     FAULTS.stores.add(store)
     return store
 
