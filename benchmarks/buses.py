@@ -91,7 +91,13 @@ def _lines(figures: dict[tuple[str, str], list[float]]) -> list[Line]:
                 figures[name, "late"],
                 "ms",
             ),
-            line(f"{title}: lost", figures[name, "lost"], "records", 0),
+            line(
+                f"{title}: not arrived",
+                figures[name, "lost"],
+                "records",
+                # A run of the garbage collector takes longer than the buffer lasts.
+                None if name in RATES else 0,
+            ),
             line(
                 f"{PEERS[name]}: records", figures[bare, "rate"], "a second", peer=bare
             ),
