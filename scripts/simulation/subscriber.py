@@ -70,7 +70,7 @@ class Subscriber:
         protocol: MQTTProtocolVersion = MQTTProtocolVersion.MQTTv311,
         keep: bool = True,
         measured: str = "",
-        timeout: float = 10.0,
+        timeout: float = 30.0,
         client_id: str = "",
         reconnect_delay: float = 1,
     ) -> None:
@@ -158,7 +158,7 @@ class Subscriber:
             return percentile(self.latencies, share)
 
     async def wait_for(
-        self, condition: Callable[[Self], bool], timeout: float = 10.0
+        self, condition: Callable[[Self], bool], timeout: float = 30.0
     ) -> None:
         """Wait until a condition on this subscriber holds."""
         try:
@@ -175,7 +175,7 @@ class Subscriber:
         self,
         topic: str,
         payload: bytes | None = None,
-        timeout: float = 10.0,
+        timeout: float = 30.0,
     ) -> Message:
         """Return the newest kept message of a topic once there is one."""
 

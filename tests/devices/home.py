@@ -1,7 +1,8 @@
 """Devices of the user's in a home: what they say, and what becomes of it."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 import itertools
@@ -25,6 +26,10 @@ from pytest_homeassistant_custom_component.common import (
 )
 
 from custom_components.ble_bridge.const import DOMAIN
+from custom_components.ble_bridge.destinations.mqtt_connection import (
+    MqttConnection,
+    MqttConnector,
+)
 from scripts.simulation.broker import Mosquitto
 from scripts.simulation.subscriber import Message, Subscriber
 
@@ -188,6 +193,22 @@ class Home:
         assert await self.hass.config_entries.async_setup(self.entry.entry_id)
         await self.connected()
 
+    @asynccontextmanager
+    async def back(self, *args: Any, **kwargs: Any) -> AsyncIterator[Subscriber]:
+        """Have the broker back, and a subscriber that is there before BLE Bridge."""
+        gate = asyncio.Event()
+        connect = MqttConnector.async_connect
+
+        async def wait(connector: MqttConnector) -> MqttConnection:
+            await gate.wait()
+            return await connect(connector)
+
+        with patch.object(MqttConnector, "async_connect", wait):
+            await self.broker.start()
+            async with Subscriber(self.broker.port, *args, **kwargs) as subscriber:
+                gate.set()
+                yield subscriber
+
     async def connected(self) -> None:
         """Wait until nothing is to be done and the destination is connected."""
         await self.hass.async_block_till_done()
@@ -265,20 +286,20 @@ class Home:
     async def settle(self) -> None:
         """Wait until all that was said so far has arrived at the subscriber."""
         await self.hass.async_block_till_done()
+        # What is acknowledged one by one has a queue of its own, and is waited for first.
+        await wait_until(
+            lambda: (
+                not self.entry.runtime_data.destinations[
+                    self.destination.subentry_id
+                ].outbox.waiting
+            )
+        )
         data = b"\xfe\xff" + next(self._markers).to_bytes(4)
         self.hear(structure(0xFF, data), MARKER)
         await self.subscriber.wait_for(
             lambda s: any(
                 data[2:].hex().encode() in message.payload
                 for message in s.on_topic(f"ble/raw/living-room-proxy/{MARKER}")
-            )
-        )
-        # What is acknowledged one by one has a queue of its own.
-        await wait_until(
-            lambda: (
-                not self.entry.runtime_data.destinations[
-                    self.destination.subentry_id
-                ].outbox.waiting
             )
         )
 

@@ -34,8 +34,8 @@ TEMPERATURE = f"{FIELDS}/v/temperature"
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Come back to the broker soon, but later than a new subscriber does."""
-    monkeypatch.setattr(f"{DESTINATION}.FIRST_DELAY", 1.0)
+    """Come back to the broker soon."""
+    monkeypatch.setattr(f"{DESTINATION}.FIRST_DELAY", 0.3)
 
 
 def destination(home: Home) -> MqttDestination:
@@ -110,8 +110,7 @@ async def test_across_restarts(home: Home, stores_fixture: Path) -> None:
     assert tally(home, RecordKind.READING).waiting == 3
     assert tally(home, RecordKind.ALERT).waiting == 2
     assert home.hass.states.get(f"sensor.127_0_0_1_{home.broker.port}_waiting_records")
-    await home.broker.start()
-    async with Subscriber(home.broker.port) as later:
+    async with home.back() as later:
         await later.wait_for(lambda s: len(s.on_topic(HISTORY)) == 2)
         await later.wait_for(lambda s: len(temperatures(s)) == 3)
         assert temperatures(later) == [22, 26, 23]
@@ -283,8 +282,7 @@ async def test_properties(home: Home) -> None:
     await cut_off(home)
     await say(home, 22)
     await asyncio.sleep(2.1)
-    await home.broker.start()
-    async with Subscriber(home.broker.port, protocol=MQTTProtocolVersion.MQTTv5) as one:
+    async with home.back(protocol=MQTTProtocolVersion.MQTTv5) as one:
         await one.wait_for_message(TEMPERATURE, b'{"value":22.0}')
         await delivered(home)
         (old,) = one.on_topic(TEMPERATURE)
@@ -334,8 +332,7 @@ async def test_advertisements_that_wait(home: Home, policy: str) -> None:
     if policy == "durable":
         assert await home.hass.config_entries.async_unload(home.entry.entry_id)
         assert await home.hass.config_entries.async_setup(home.entry.entry_id)
-    await home.broker.start()
-    async with Subscriber(home.broker.port, "ble/raw/#") as later:
+    async with home.back("ble/raw/#") as later:
         await later.wait_for(lambda s: s.count() >= 10)
         await delivered(home)
         heard = [m.json()["service_data"] for m in later.messages]

@@ -1,5 +1,8 @@
 """A broker that is away for a while: what devices say is kept, and comes in order."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import pytest
 
 from custom_components.ble_bridge.records import RecordKind
@@ -19,20 +22,21 @@ WARM = {
 
 
 @pytest.fixture(autouse=True)
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Come back to the broker later than a new subscriber does."""
-    monkeypatch.setattr(f"{DESTINATION}.FIRST_DELAY", 2.5)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Come back to the broker soon."""
+    monkeypatch.setattr(f"{DESTINATION}.FIRST_DELAY", 0.3)
 
 
-async def outage(home: Home, temperatures: list[float]) -> Subscriber:
+@asynccontextmanager
+async def outage(home: Home, temperatures: list[float]) -> AsyncIterator[Subscriber]:
     """Have a device say something while the broker is away; return a new subscriber."""
     await home.broker.stop()
     await wait_until(lambda: not is_connected(home.hass, home.broker.port))
     for temperature in temperatures:
         home.hear(bthome(temperature=temperature))
         await home.hass.async_block_till_done()
-    await home.broker.start()
-    return Subscriber(home.broker.port)
+    async with home.back() as subscriber:
+        yield subscriber
 
 
 @pytest.mark.parametrize("delivery", ["0", "1", "2"])
@@ -43,7 +47,7 @@ async def test_what_is_kept(home: Home, delivery: str) -> None:
     home.hear(bthome(temperature=21))
     await home.until("temperature", "21.0")
     sent = [22.0, 26.0, 24.0, 23.0]
-    async with await outage(home, sent) as later:
+    async with outage(home, sent) as later:
         history = f"{FIELDS}/alerts/Warm/history"
         await later.wait_for_message(f"{FIELDS}/v/temperature", b'{"value":23.0}')
         await later.wait_for_message(f"{VALUES}/temperature", b"23.0")
@@ -70,7 +74,7 @@ async def test_the_oldest_make_room(home: Home) -> None:
     (publisher,) = home.entry.runtime_data.publishers.values()
     tally = publisher.destination.records[RecordKind.READING]
     before = tally.received
-    async with await outage(home, [float(value) for value in range(11, 21)]) as later:
+    async with outage(home, [float(value) for value in range(11, 21)]) as later:
         await later.wait_for_message(f"{FIELDS}/v/temperature", b'{"value":20.0}')
         readings = [
             m.json()["value"] for m in later.on_topic(f"{FIELDS}/v/temperature")
