@@ -135,6 +135,7 @@ async def async_get_config_entry_diagnostics(
                 "records": {
                     kind.value: _tally(destination.tally(kind)) for kind in RecordKind
                 },
+                "own_messages": _tally(destination.own),
                 "delivery": {
                     "waiting": destination.delivery.waiting,
                     "on_disk_only": destination.delivery.unread,

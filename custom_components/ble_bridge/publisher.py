@@ -12,16 +12,7 @@ from .destinations.errors import Problem
 from .destinations.parcels import Message
 from .layouts import RecordLayout
 from .layouts.raw import Heartbeat
-from .records import (
-    Alert,
-    Connectivity,
-    Error,
-    Reading,
-    Record,
-    RecordKind,
-    Scanner,
-    Tally,
-)
+from .records import Alert, Connectivity, Error, Reading, Record, RecordKind, Scanner
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -65,7 +56,6 @@ class Publisher:
         self.place = place
         self.destination = destination
         self.forgotten = False
-        self.passing = Tally()
         self._outlets = outlets
         self._logged = (0, 0, 0)
 
@@ -144,7 +134,7 @@ class Publisher:
                 )
         if kept_only:
             for message in messages:
-                self.destination.send_passing(self.passing, message)
+                self.destination.send_own(message)
         elif messages:
             self.destination.send(kind, owner, tuple(messages))
         elif failed:

@@ -136,6 +136,8 @@ class Destination[ConnectionT: Connection]:
         self.tallies: dict[Scanner, Tally] = {}
         # Of advertisements, those that are of no scanner any more since they were on disk.
         self.records = {kind: Tally() for kind in RecordKind}
+        # Of what the bridge says of itself, which is a record of no kind.
+        self.own = Tally()
         self.store = parts.store
         # Fixed, so that a clock that jumps makes no record older than it is.
         started = time.time() - loop.time()
@@ -250,10 +252,10 @@ class Destination[ConnectionT: Connection]:
         tally.received += 1
         return self._accept(kind, tally, device, messages, policy)
 
-    def send_passing(self, tally: Tally, message: Message) -> None:
-        """Send a message of our own, which waits for no broker that is away."""
-        tally.received += 1
-        self._accept(RecordKind.MESSAGE, tally, "", (message,), Policy.DROP)
+    def send_own(self, message: Message) -> None:
+        """Send what the bridge says of itself, which waits for no broker that is away."""
+        self.own.received += 1
+        self._accept(RecordKind.MESSAGE, self.own, "", (message,), Policy.DROP)
 
     def _accept(
         self,

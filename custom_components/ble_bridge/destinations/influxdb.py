@@ -7,7 +7,7 @@ from typing import Final, override
 
 import aiohttp
 
-from ..records import Advertisement, Sighting, Tally
+from ..records import Advertisement, Sighting
 from .destination import Destination, DestinationParts
 from .errors import Problem
 from .influxdb_connection import (
@@ -51,7 +51,6 @@ class InfluxDestination(Destination[InfluxConnection]):
         self._backoff.set_delays(settings.first_delay, settings.longest_delay)
         self._connector = InfluxConnector(session, settings, status)
         # What became of lines of our own.
-        self._own = Tally()
 
     @override
     def _make_outbox(self, loop: asyncio.AbstractEventLoop) -> InfluxOutbox:
@@ -81,7 +80,7 @@ class InfluxDestination(Destination[InfluxConnection]):
     def write(self, line: bytes) -> None:
         """Write a line of our own, if the server is there."""
         if self.connection is not None:
-            self.send_passing(self._own, Message(NOWHERE, line))
+            self.send_own(Message(NOWHERE, line))
 
     def write_last(self, line: bytes) -> None:
         """Write a line of our own when the connection is closed."""

@@ -43,8 +43,6 @@ _POLL: Final = 0.05
 _MS_PRIVATE: Final = 1 << 18
 _MS_REC: Final = 1 << 14
 
-# What the bridge says of itself is of no kind: its own status, and that of two scanners.
-OWN: Final = 3
 DROPPED: Final = ("away", "overflow", "expired", "refused", "failed")
 
 
@@ -427,8 +425,9 @@ def sums(destination: Mapping[str, Any]) -> list[str]:
         total = tally["acknowledged"] + tally["sent"] + dropped + tally["waiting"]
         if tally["received"] != total or min(tally.values()) < 0:
             wrong.append(f"the counters of {kind} do not add up: {tally}")
-    waiting = sum(tally["waiting"] for tally in destination["records"].values())
+    tallies = (*destination["records"].values(), destination["own_messages"])
+    waiting = sum(tally["waiting"] for tally in tallies)
     found = destination["queue"]["messages"] + destination["delivery"]["waiting"]
-    if not 0 <= found - waiting <= OWN:
+    if found != waiting:
         wrong.append(f"by the counters {waiting} wait, and {found} do")
     return wrong

@@ -21,7 +21,7 @@ from ...layouts.raw import Heartbeat, bridge_topic, scanner_topic
 from ...layouts.topics import encode_topic
 from ...layouts.values import ValuesLayout
 from ...publisher import Outlet, Publisher
-from ...records import DEVICE_KINDS, RecordKind, Scanner, Tally
+from ...records import DEVICE_KINDS, RecordKind, Scanner
 from ...scanners import BridgeStore
 
 # Whose a retained topic is, where it is not a device's.
@@ -102,7 +102,6 @@ class MqttPublisher(Publisher):
             for outlet in self._outlets
             for kind, qos in outlet.qos.items()
         }
-        self._cleared = Tally()
         self._lost = 0
         self._is_behind = False
         self._cleared_on: MqttConnection | None = None
@@ -139,15 +138,14 @@ class MqttPublisher(Publisher):
         qos = self._qos.get(owner.partition("/")[2], qos)
         self._retained[topic] = _GOING
         self._cleared_on = self.destination.connection
-        self.destination.send_passing(
-            self._cleared, Message(_head(topic), b"", qos, retain=True)
-        )
+        self.destination.send_own(Message(_head(topic), b"", qos, retain=True))
         self._store.save()
 
     @override
     def settle(self) -> None:
         """Forget the topics that were cleared; those of a lost connection are not yet."""
-        if self._cleared.waiting:
+        own = self.destination.own
+        if own.waiting:
             return
         if self._is_behind or self.destination.delivery.unread:
             # What comes off the disk later may be kept by the broker once more.
@@ -155,8 +153,8 @@ class MqttPublisher(Publisher):
             for topic in [t for t, owner in self._retained.items() if owner == _GOING]:
                 self._clear(topic)
             return
-        if self._cleared.dropped > self._lost:
-            self._lost = self._cleared.dropped
+        if own.dropped > self._lost:
+            self._lost = own.dropped
             return
         for topic in [t for t, owner in self._retained.items() if owner == _GOING]:
             del self._retained[topic]

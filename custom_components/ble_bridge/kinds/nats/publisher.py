@@ -51,7 +51,7 @@ class NatsPublisher(Publisher):
             else encode_heartbeat(heartbeat, now)
         )
         subject = scanner_subject(self._namespace, heartbeat.scanner.scanner_id)
-        self.destination.send_passing(self.passing, Message(subject.encode(), payload))
+        self.destination.send_own(Message(subject.encode(), payload))
 
     @override
     def say_goodbye(self, scanners: list[Scanner], uptime: float) -> None:
