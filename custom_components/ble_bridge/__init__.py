@@ -4,7 +4,7 @@ import asyncio
 
 from homeassistant.const import EVENT_HOMEASSISTANT_STOP, Platform
 from homeassistant.core import Event, HomeAssistant
-from homeassistant.helpers import config_validation as cv
+from homeassistant.helpers import config_validation as cv, device_registry as dr
 from homeassistant.helpers.typing import ConfigType
 
 from . import repairs
@@ -14,6 +14,7 @@ from .const import CONF_FORMATS, DOMAIN
 from .device_store import DeviceStore
 from .http import async_setup_views
 from .kinds import kind_of
+from .monitors.store import MonitorStore
 from .scanners import BridgeStore
 from .settings import own_formats
 
@@ -34,10 +35,14 @@ async def async_setup_entry(hass: HomeAssistant, entry: BleBridgeConfigEntry) ->
     await store.async_load()
     device_store = DeviceStore(hass)
     await device_store.async_load()
+    monitor_store = MonitorStore(hass)
+    await monitor_store.async_load()
     formats = await hass.async_add_executor_job(
         own_formats, entry.options.get(CONF_FORMATS, "")
     )
-    bridge = entry.runtime_data = Bridge(hass, entry, store, device_store, formats)
+    bridge = entry.runtime_data = Bridge(
+        hass, entry, store, device_store, monitor_store, formats
+    )
     await bridge.async_open()
     await hass.config_entries.async_forward_entry_setups(entry, PLATFORMS)
     bridge.start()
@@ -97,4 +102,17 @@ async def async_remove_entry(hass: HomeAssistant, entry: BleBridgeConfigEntry) -
     finally:
         await store.async_remove()
         await DeviceStore(hass).async_remove()
+        await MonitorStore(hass).async_remove()
         await hass.async_add_executor_job(remove_stores, hass)
+
+
+async def async_remove_config_entry_device(
+    _hass: HomeAssistant, entry: BleBridgeConfigEntry, device: dr.DeviceEntry
+) -> bool:
+    """Let the user remove a device that a monitor watches; others go with their subentry."""
+    monitors = entry.runtime_data.monitors
+    return any(
+        monitors.remove_device(owner)
+        for domain, owner in device.identifiers
+        if domain == DOMAIN
+    )

@@ -27,6 +27,8 @@ from .entity import (
     async_add_fields,
     async_add_scanners,
 )
+from .monitors.binary_sensor import LISTENING, ListeningSensor, monitored_binary_sensors
+from .monitors.entity import async_add_monitored
 
 PARALLEL_UPDATES = 0
 
@@ -61,6 +63,13 @@ async def async_setup_entry(
         async_add_entities,
         lambda scanner: [SilentSensor(entry.runtime_data, SILENT, scanner)],
     )
+    bridge = entry.runtime_data
+    for monitor in bridge.monitors.by_id.values():
+        async_add_entities(
+            [ListeningSensor(bridge, monitor, LISTENING)],
+            config_subentry_id=monitor.subentry_id,
+        )
+    await async_add_monitored(entry, async_add_entities, monitored_binary_sensors)
     _remove_old_alerts(hass, entry)
     await async_add_fields(
         entry, async_add_entities, frozenset({Kind.BOOLEAN}), FieldBinarySensor, _first

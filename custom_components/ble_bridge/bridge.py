@@ -32,6 +32,7 @@ from .const import (
     CONF_SCANNER_IDS,
     DOMAIN,
     HEARTBEAT_INTERVAL,
+    MANUFACTURER,
     STATISTICS_INTERVAL,
     SUBENTRY_DESTINATION,
     SUBENTRY_DEVICE,
@@ -54,8 +55,18 @@ from .kinds.mqtt.settings import MQTT_DOMAIN, home_assistant_broker
 from .layouts.payloads import unpublishable
 from .layouts.raw import RawLayout
 from .layouts.subjects import RawProtobufLayout
+from .monitors.monitors import Monitors
+from .monitors.store import MonitorStore
 from .publisher import Publisher
-from .records import Advertisement, Reading, Record, RecordKind, Scanner, Sighting
+from .records import (
+    Advertisement,
+    Alert,
+    Reading,
+    Record,
+    RecordKind,
+    Scanner,
+    Sighting,
+)
 from .scanners import BridgeStore, Scanners
 from .settings import delivery_settings
 
@@ -63,7 +74,6 @@ _LOGGER = logging.getLogger(__name__)
 
 type BleBridgeConfigEntry = ConfigEntry[Bridge]
 
-MANUFACTURER: Final = "BLE Bridge"
 # How long after its last packet a device counts as on air: what the stack itself allows.
 ON_AIR: Final = 195.0
 # Of how many devices is said again what stands, before the loop turns.
@@ -79,6 +89,7 @@ class Bridge:
         entry: BleBridgeConfigEntry,
         store: BridgeStore,
         device_store: DeviceStore,
+        monitor_store: MonitorStore,
         formats: tuple[Format, ...],
     ) -> None:
         """Initialize from the entry, its options and its subentries.
@@ -138,6 +149,14 @@ class Bridge:
             subentry_id: publisher.destination
             for subentry_id, publisher in self.publishers.items()
         }
+        self.monitors = Monitors(
+            hass,
+            entry,
+            monitor_store,
+            self.destinations,
+            publish=self._publish_alert,
+            is_ours=self._is_ours,
+        )
         self._outputs = tuple(
             destination
             for destination in self.destinations.values()
@@ -165,6 +184,7 @@ class Bridge:
     @callback
     def start(self) -> None:
         """Connect and listen; the feed comes last, when all else is ready for it."""
+        self.monitors.start()
         self._tasks = [
             self.entry.async_create_background_task(
                 self.hass, destination.async_run(), f"ble_bridge {destination.title}"
@@ -197,6 +217,7 @@ class Bridge:
         """Stop listening, say goodbye on each destination, and disconnect."""
         self.feed.stop()
         await self.devices.async_stop()
+        await self.monitors.async_stop()
         for cancel in self._timers:
             cancel()
         self._timers.clear()
@@ -245,6 +266,7 @@ class Bridge:
                 self._clear_stale(publisher)
             return True
         self.devices.end_removed_rules()
+        self.monitors.forget_changed()
         for publisher in self.publishers.values():
             subentry = self.entry.subentries.get(publisher.subentry_id)
             if subentry is None or (
@@ -276,6 +298,16 @@ class Bridge:
             device.tell_error(
                 "rejected", "A value cannot be published", {"field": name}
             )
+
+    def _publish_alert(self, owner_id: str, alert: Alert) -> None:
+        """Publish an alert of a monitored device."""
+        for publisher in self.publishers.values():
+            if publisher.has_layouts:
+                publisher.publish(owner_id, alert)
+
+    def _is_ours(self, topic: str) -> bool:
+        """Tell whether a topic is one under which the bridge tells of itself."""
+        return any(publisher.keeps(topic) for publisher in self.publishers.values())
 
     @callback
     def _on_wanted(self, name: str) -> None:
@@ -335,6 +367,7 @@ class Bridge:
             publisher.destination.measure()
             publisher.destination.delivery.expire()
             publisher.settle()
+        self.monitors.measure()
         self._publish_scanners(self.scanners.refresh())
         for scanner in self.scanners.measure(now, time.time()):
             repairs.async_update_scanner(self.hass, self.entry, scanner)
@@ -413,6 +446,9 @@ class Bridge:
                 return
             for record in device.standing():
                 publisher.publish(device.subentry_id, record, kept_only=True)
+        for monitor in self.monitors.by_id.values():
+            for owner_id, alert in monitor.standing():
+                publisher.publish(owner_id, alert, kept_only=True)
 
     def _clear_stale(self, publisher: Publisher) -> None:
         """Clear the retained messages of topics that are no longer used."""
@@ -421,7 +457,8 @@ class Bridge:
             {
                 subentry_id: device.identity.device_id
                 for subentry_id, device in self.devices.by_id.items()
-            },
+            }
+            | self.monitors.device_ids(),
         )
 
     async def async_retry(self, subentry_id: str) -> Problem | None:

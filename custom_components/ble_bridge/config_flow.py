@@ -22,6 +22,7 @@ from .const import (
     DOMAIN,
     SUBENTRY_DESTINATION,
     SUBENTRY_DEVICE,
+    SUBENTRY_MONITOR,
 )
 from .destination_flow import DestinationFlow
 from .device_flow import DeviceFlow
@@ -29,6 +30,7 @@ from .forms import TEXT
 from .kinds import KINDS, KindName, kind_of
 from .kinds.entered import Entered
 from .layouts.topics import safe_part
+from .monitor_flow import MonitorFlow
 from .options_flow import BleBridgeOptionsFlow
 from .repairs import CONF_SUBENTRY_ID
 from .uploads import Uploads
@@ -71,7 +73,11 @@ class BleBridgeConfigFlow(ConfigFlow, domain=DOMAIN):
         cls, config_entry: ConfigEntry
     ) -> dict[str, type[ConfigSubentryFlow]]:
         """Return what a bridge is made of."""
-        return {SUBENTRY_DEVICE: DeviceFlow, SUBENTRY_DESTINATION: DestinationFlow}
+        return {
+            SUBENTRY_DEVICE: DeviceFlow,
+            SUBENTRY_DESTINATION: DestinationFlow,
+            SUBENTRY_MONITOR: MonitorFlow,
+        }
 
     @override
     async def async_step_user(

@@ -4,9 +4,12 @@ from enum import StrEnum
 from typing import Final
 
 DOMAIN: Final = "ble_bridge"
+MANUFACTURER: Final = "BLE Bridge"
 SUBENTRY_DESTINATION: Final = "destination"
 SUBENTRY_DEVICE: Final = "device"
+SUBENTRY_MONITOR: Final = "monitor"
 EVENT_ALERT: Final = "ble_bridge_alert"
+EVENT_RELAY: Final = "ble_bridge_relay"
 
 CONF_ADVANCED: Final = "advanced"
 CONF_BRIDGE_ID: Final = "bridge_id"
@@ -111,6 +114,22 @@ CONF_SHAPING: Final = "shaping"
 CONF_SIGNAL: Final = "signal"
 CONF_TIMEOUT: Final = "timeout"
 CONF_UNCHANGED_INTERVAL: Final = "unchanged_interval"
+
+# Monitors, beside the patterns of each kind of message
+CONF_ANOMALIES: Final = "anomalies"
+CONF_AVERAGE: Final = "average"
+CONF_CRITICAL_RELAYS: Final = "critical_relays"
+CONF_DEAD_LETTER_TOPIC: Final = "dead_letter_topic"
+CONF_DESTINATION: Final = "destination"
+CONF_DEVIATIONS: Final = "deviations"
+CONF_LIMITS: Final = "limits"
+CONF_MARK_STALE: Final = "mark_stale"
+CONF_MAX_DEVICES: Final = "max_devices"
+CONF_MAX_KILOBYTES: Final = "max_kilobytes"
+CONF_NEEDS_TIME: Final = "needs_time"
+CONF_PRESET: Final = "preset"
+CONF_SHARE_GROUP: Final = "share_group"
+CONF_WINDOW: Final = "window"
 
 # Layouts of a destination
 CONF_ENABLED: Final = "enabled"

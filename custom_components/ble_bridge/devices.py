@@ -15,8 +15,9 @@ from homeassistant.helpers import device_registry as dr
 from homeassistant.helpers.event import async_call_later, async_track_time_interval
 
 from . import repairs
+from .alert_event import fire_alert
 from .alerts import Change, Watch
-from .const import CONF_AUTOMATIC, DOMAIN, EVENT_ALERT, SUBENTRY_DEVICE
+from .const import CONF_AUTOMATIC, DOMAIN, SUBENTRY_DEVICE
 from .decoders import Decoders, Encryption
 from .decoders.sources import Source
 from .device import MODEL, Counters, Device, Owner
@@ -374,20 +375,12 @@ class Devices(Owner):
 
     @override
     def on_alert(self, device: Device, watch: Watch, change: Change) -> None:
-        rule = watch.rule
-        self.hass.bus.async_fire(
-            EVENT_ALERT,
-            {
-                "device": device.identity.device_id,
-                "device_name": device.settings.name,
-                "device_id": self._registry_id(device),
-                "name": rule.name,
-                "kind": rule.kind.value,
-                "state": "started" if change.ended_at is None else "ended",
-                "started_at": change.started_at,
-                "ended_at": change.ended_at,
-                "audiences": list(rule.audiences),
-            },
+        fire_alert(
+            self.hass,
+            (device.identity.device_id, device.settings.name),
+            self._registry_id(device),
+            watch.rule,
+            change,
         )
         self.on_values(device, [alert_key(watch)])
         self._save_soon()

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
+import re
 import time
 from typing import Any, Final
 
@@ -45,6 +46,8 @@ from .destinations.destination import Destination
 from .destinations.outbox import MAX_BYTES, MAX_MESSAGES
 from .device import Device
 from .kinds.mqtt.settings import split_property
+from .layouts.payloads import iso_timestamp
+from .monitors.monitor import MAX_QUEUED, Monitor
 from .records import RecordKind, Scanner, Tally
 
 REDACTED: Final = {
@@ -162,6 +165,9 @@ async def async_get_config_entry_diagnostics(
             for subentry_id, destination in bridge.destinations.items()
         ],
         "devices": [_device(entry, device) for device in bridge.devices.by_id.values()],
+        "monitors": [
+            _monitor(entry, monitor) for monitor in bridge.monitors.by_id.values()
+        ],
     }
 
 
@@ -216,6 +222,60 @@ def _device(entry: BleBridgeConfigEntry, device: Device) -> dict[str, Any]:
             {"kind": watch.rule.kind, "open": watch.is_on} for watch in device.watches
         ],
     }
+
+
+def _monitor(entry: BleBridgeConfigEntry, monitor: Monitor) -> dict[str, Any]:
+    """Return what a monitor hears, and what of it could not be understood."""
+    return {
+        "configuration": dict(entry.subentries[monitor.subentry_id].data),
+        "connected": monitor.is_connected,
+        "problem": monitor.problem,
+        "connection_uptime_percent": round(monitor.uptime, 2),
+        "messages": monitor.processed,
+        "rate": monitor.rate,
+        "last_message": monitor.last_message,
+        "queue": {
+            "messages": monitor.queued,
+            "limit_messages": MAX_QUEUED,
+            "overflow": monitor.overflow,
+        },
+        "devices": {
+            "known": len(monitor.devices),
+            "online": sum(bool(d.online) for d in monitor.devices.values()),
+            "fields": sum(len(d.kinds) for d in monitor.devices.values()),
+            "left_out": sum(d.left_out for d in monitor.devices.values()),
+        },
+        "dead_letters": {
+            "by_reason": dict(monitor.dead_letters.counts),
+            "newest": [
+                {
+                    "topic": masked(letter.topic),
+                    "reason": letter.reason,
+                    "payload": masked(letter.beginning),
+                    "size": letter.size,
+                    "time": iso_timestamp(letter.time),
+                }
+                for letter in monitor.dead_letters
+            ],
+        },
+    }
+
+
+# Addresses, and what stands beside names of secrets, wherever it is in a text.
+_PRIVATE: Final = re.compile(
+    r"""(?ix)
+    (?P<key> ["']? [\w-]* (?:pass|pwd|secret|token|key|auth|user|ssid|psk) [\w-]* ["']?
+        \s* [:=] \s* ) (?: "[^"]*"? | '[^']*'? | [^\s,;}]+ )
+    | \b (?:\d{1,3}\.){3} \d{1,3} \b
+    | \b (?:[0-9a-f]{2}[:-]){5} [0-9a-f]{2} \b
+    | \b (?:[0-9a-f]{1,4}:){3,7} :? [0-9a-f]{1,4} \b
+    """
+)
+
+
+def masked(text: str) -> str:
+    """Return a text of somebody else's without the addresses and secrets that it shows."""
+    return _PRIVATE.sub(lambda found: (found["key"] or "") + "**REDACTED**", text)
 
 
 def _scanner_id(scanner: Scanner) -> str:

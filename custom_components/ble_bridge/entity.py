@@ -15,8 +15,8 @@ from homeassistant.helpers.entity import Entity, EntityDescription
 from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
 from homeassistant.helpers.typing import UndefinedType
 
-from .bridge import MANUFACTURER, BleBridgeConfigEntry, Bridge
-from .const import DOMAIN
+from .bridge import BleBridgeConfigEntry, Bridge
+from .const import DOMAIN, MANUFACTURER
 from .decoders.fields import Field, Kind, known_field
 from .device import PRESENCE, Device
 from .devices import DEVICES_AT_ONCE

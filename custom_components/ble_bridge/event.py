@@ -10,6 +10,8 @@ from .bridge import BleBridgeConfigEntry, Bridge
 from .decoders.fields import Kind
 from .device import Device
 from .entity import FieldEntity, async_add_fields
+from .monitors.entity import async_add_monitored
+from .monitors.event import monitored_events
 
 PARALLEL_UPDATES = 0
 
@@ -36,6 +38,7 @@ async def async_setup_entry(
     async_add_entities: AddConfigEntryEntitiesCallback,
 ) -> None:
     """Set up the events of the devices."""
+    await async_add_monitored(entry, async_add_entities, monitored_events)
     await async_add_fields(
         entry, async_add_entities, frozenset({Kind.EVENT}), DeviceEvent
     )

@@ -9,10 +9,12 @@ from .const import DOMAIN
 from .destinations.destination import Destination
 from .kinds import kind_name
 from .layouts.payloads import iso_timestamp
+from .monitors.monitor import Monitor
 from .records import RecordKind
 
 NOT_LOADED: Final = "not_loaded"
 NOT_CONNECTED: Final = "not_connected"
+NOT_LISTENING: Final = "not_listening"
 STORE_FAILED: Final = "store_failed"
 
 
@@ -40,10 +42,21 @@ class DestinationHealth(Health):
     last_error: str | None
 
 
+class MonitorHealth(Health):
+    """How a monitor is doing, and which it is."""
+
+    title: str
+    last_error: str | None
+
+
 class BridgeHealth(Health):
-    """How the bridge is doing, and each destination by the ID of its subentry."""
+    """How the bridge is doing; destinations and monitors by the IDs of their subentries.
+
+    Its own figures are those of the destinations; what is wrong with a monitor counts too.
+    """
 
     destinations: dict[str, DestinationHealth]
+    monitors: dict[str, MonitorHealth]
 
 
 @callback
@@ -62,9 +75,15 @@ def async_health(hass: HomeAssistant) -> BridgeHealth:
         for subentry_id, destination in entry.runtime_data.destinations.items()
         if subentry_id in entry.subentries
     }
+    monitors = {
+        subentry_id: _monitor(monitor)
+        for entry in entries
+        for subentry_id, monitor in entry.runtime_data.monitors.by_id.items()
+    }
     parts = destinations.values()
     times = [part["last_message_time"] for part in parts]
     problems = {problem for part in parts for problem in part["problems"]}
+    problems |= {problem for part in monitors.values() for problem in part["problems"]}
     if not entries:
         problems.add(NOT_LOADED)
     return BridgeHealth(
@@ -75,6 +94,7 @@ def async_health(hass: HomeAssistant) -> BridgeHealth:
         errors_count=sum(part["errors_count"] for part in parts),
         problems=sorted(problems),
         destinations=destinations,
+        monitors=monitors,
     )
 
 
@@ -99,6 +119,25 @@ def _destination(
         errors_count=sum(tally.failed + tally.refused for tally in tallies),
         problems=sorted(problems),
         last_error=destination.last_error,
+    )
+
+
+def _monitor(monitor: Monitor) -> MonitorHealth:
+    """Return how a monitor is doing: well while messages can come."""
+    problems = set() if monitor.is_connected else {NOT_LISTENING}
+    last = monitor.last_message
+    return MonitorHealth(
+        title=monitor.title,
+        status=_status(problems),
+        broker_connected=(
+            monitor.destination is not None
+            and monitor.destination.connection is not None
+        ),
+        last_message_time=None if last is None else iso_timestamp(last),
+        messages_processed=monitor.processed,
+        errors_count=monitor.errors,
+        problems=sorted(problems),
+        last_error=monitor.problem,
     )
 
 

@@ -26,6 +26,9 @@ from .destinations.destination import Destination
 from .destinations.meter import LATENCY_BOUNDS
 from .destinations.policy import Policy
 from .kinds import kind_name
+from .monitors.messages import Reason
+from .monitors.monitor import Monitor
+from .monitors.sensor import recorder_backlog
 from .records import RecordKind, Tally
 
 NATS: Final = "nats"
@@ -229,6 +232,13 @@ class BridgeCollector(Collector):
             yield from _feed(bridge)
             yield from _devices(bridge)
             yield from _destinations(entry, bridge)
+            yield from _monitors(bridge)
+            if (backlog := recorder_backlog(self._hass)) is not None:
+                yield _single(
+                    "ble_bridge_recorder_backlog",
+                    "What Home Assistant's recorder has yet to write",
+                    backlog,
+                )
 
 
 def _feed(bridge: Bridge) -> Iterator[Metric]:
@@ -347,6 +357,83 @@ def _destinations(entry: BleBridgeConfigEntry, bridge: Bridge) -> Iterator[Metri
     if nats:
         for record_figure in _NATS_FIGURES:
             yield _records(record_figure, nats)
+
+
+type _MonitorFigure = tuple[str, str, Callable[[Monitor], float | None]]
+
+_MONITOR_FIGURES: Final[tuple[_MonitorFigure, ...]] = (
+    (
+        "ble_bridge_monitor_connected",
+        "Whether the monitor is connected, and the broker lets it listen",
+        lambda monitor: monitor.is_connected,
+    ),
+    (
+        "ble_bridge_monitor_connection_uptime_percent",
+        "How much of the time the monitor was connected",
+        lambda monitor: monitor.uptime,
+    ),
+    (
+        "ble_bridge_monitor_messages_total",
+        "Messages that were understood",
+        lambda monitor: monitor.processed,
+    ),
+    (
+        "ble_bridge_monitor_messages_per_second",
+        "Messages a second that were understood, lately",
+        lambda monitor: monitor.rate,
+    ),
+    (
+        "ble_bridge_monitor_overflow_total",
+        "Messages that made room for newer ones before they were read",
+        lambda monitor: monitor.overflow,
+    ),
+    (
+        "ble_bridge_monitor_queue_length",
+        "Messages that wait to be read",
+        lambda monitor: monitor.queued,
+    ),
+    (
+        "ble_bridge_monitor_devices",
+        "Devices that the monitor knows",
+        lambda monitor: len(monitor.devices),
+    ),
+    (
+        "ble_bridge_monitor_devices_online",
+        "Devices of the monitor that are there",
+        lambda monitor: sum(bool(d.online) for d in monitor.devices.values()),
+    ),
+    (
+        "ble_bridge_monitor_last_message_timestamp_seconds",
+        "When a message was understood last, in Unix time",
+        lambda monitor: monitor.last_message,
+    ),
+)
+
+
+def _monitors(bridge: Bridge) -> Iterator[Metric]:
+    """Return what monitors hear."""
+    monitors = bridge.monitors.by_id
+    if not monitors:
+        return
+    labels = ("monitor", "title")
+    for name, text, value in _MONITOR_FIGURES:
+        family = _family(name, text, labels)
+        for subentry_id, monitor in monitors.items():
+            if (figure := value(monitor)) is not None:
+                family.add_metric((subentry_id, monitor.title), figure)
+        yield family
+    letters = _family(
+        "ble_bridge_monitor_dead_letters_total",
+        "Messages that could not be understood",
+        (*labels, "reason"),
+    )
+    for subentry_id, monitor in monitors.items():
+        for reason in Reason:
+            letters.add_metric(
+                (subentry_id, monitor.title, reason.value),
+                monitor.dead_letters.counts[reason],
+            )
+    yield letters
 
 
 class _Flow:

@@ -68,6 +68,10 @@ class Publisher:
     def _on_retained(self, address: str, owner: str) -> None:
         """Take note that a message is to be kept."""
 
+    def keeps(self, _address: str) -> bool:
+        """Tell whether something that is ours is kept under an address."""
+        return False
+
     def say_hello(self) -> None:
         """Say that we are there."""
 

@@ -61,6 +61,10 @@ _EXPIRIES: Final = {
     CONF_CLIENT_CERTIFICATE: "client_certificate_expires",
 }
 _EXPIRY_WARNING: Final = timedelta(days=30)
+_MONITOR_ISSUES: Final = (
+    *("monitor_full", "monitor_refused", "monitor_without_destination"),
+    "sharing_unsupported",
+)
 _SCANNER_ISSUE: Final = "scanner_silent"
 _KEY_ISSUES: Final = {
     Encryption.KEY_MISSING: ("key_missing", ir.IssueSeverity.WARNING),
@@ -299,6 +303,34 @@ def async_update_scanner(
         translation_key=_SCANNER_ISSUE,
         translation_placeholders={"scanner": scanner.name},
     )
+
+
+@callback
+def async_update_monitor(
+    hass: HomeAssistant,
+    entry: ConfigEntry[Any],
+    subentry_id: str,
+    issue: str,
+    placeholders: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Tell what keeps a monitor from hearing, or from taking in what it hears."""
+    if (subentry := entry.subentries.get(subentry_id)) is None:
+        return
+    ir.async_create_issue(
+        hass,
+        DOMAIN,
+        f"{issue}_{subentry_id}",
+        is_fixable=False,
+        severity=ir.IssueSeverity.WARNING,
+        translation_key=issue,
+        translation_placeholders={"monitor": subentry.title, **placeholders},
+    )
+
+
+@callback
+def async_delete_monitor(hass: HomeAssistant, subentry_id: str, *issues: str) -> None:
+    """Take back what was told of a monitor: some of it, or all."""
+    _close(hass, issues or _MONITOR_ISSUES, subentry_id)
 
 
 @callback

@@ -13,7 +13,6 @@ from homeassistant.components.sensor import (
     SensorStateClass,
 )
 from homeassistant.const import (
-    MAX_LENGTH_STATE_STATE,
     SIGNAL_STRENGTH_DECIBELS_MILLIWATT,
     EntityCategory,
     UnitOfInformation,
@@ -24,7 +23,6 @@ from homeassistant.core import HomeAssistant
 from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
 from homeassistant.helpers.typing import StateType
 from homeassistant.util import dt as dt_util
-import orjson
 
 from .bridge import BleBridgeConfigEntry, Bridge
 from .decoders.fields import Kind
@@ -39,6 +37,9 @@ from .entity import (
     async_add_fields,
     async_add_scanners,
 )
+from .field_sensor import describe, shown
+from .monitors.entity import async_add_monitored
+from .monitors.sensor import monitor_sensors, monitored_sensors
 from .records import RecordKind, Scanner
 
 PARALLEL_UPDATES = 0
@@ -290,6 +291,11 @@ async def async_setup_entry(
             for description in SCANNER_SENSORS
         ),
     )
+    for monitor in bridge.monitors.by_id.values():
+        async_add_entities(
+            monitor_sensors(bridge, monitor), config_subentry_id=monitor.subentry_id
+        )
+    await async_add_monitored(entry, async_add_entities, monitored_sensors)
     await async_add_fields(
         entry,
         async_add_entities,
@@ -379,22 +385,10 @@ class FieldSensor(FieldEntity, SensorEntity):
     def __init__(self, bridge: Bridge, device: Device, name: str) -> None:
         """Initialize the sensor of a field."""
         super().__init__(bridge, device, name)
-        field = self.field
-        if field.device_class is not None:
-            self._attr_device_class = SensorDeviceClass(field.device_class)
-        if field.state_class is not None:
-            self._attr_state_class = SensorStateClass(field.state_class)
-        self._attr_native_unit_of_measurement = field.unit
+        describe(self, self.field)
 
     @property
     @override
     def native_value(self) -> StateType:
         """Return the last value, as far as a state can be it."""
-        value = self.device.values.get(self.name_in_device)
-        if self.field.kind is Kind.NUMBER:
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                return value
-            return None
-        if isinstance(value, str) or value is None:
-            return value if value is None else value[:MAX_LENGTH_STATE_STATE]
-        return orjson.dumps(value).decode()[:MAX_LENGTH_STATE_STATE]
+        return shown(self.field, self.device.values.get(self.name_in_device))

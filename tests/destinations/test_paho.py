@@ -30,6 +30,8 @@ class Listener:
         """Initialize without news."""
         self.written: list[int] = []
         self.lost: list[Problem] = []
+        self.messages: list[tuple[str, bytes, bool]] = []
+        self.subscribed: list[tuple[int, Problem | None]] = []
 
     def on_written(self, mid: int) -> None:
         """Take note that a batch was written."""
@@ -37,6 +39,14 @@ class Listener:
 
     def on_refused(self, mid: int, problem: Problem) -> None:
         """Take note that a message was refused."""
+
+    def on_message(self, topic: str, payload: bytes, *, retained: bool) -> None:
+        """Take note of a message."""
+        self.messages.append((topic, payload, retained))
+
+    def on_subscribed(self, mid: int, problem: Problem | None) -> None:
+        """Take note that messages come from now on."""
+        self.subscribed.append((mid, problem))
 
     def on_lost(self, problem: Problem) -> None:
         """Take note that the connection is lost."""

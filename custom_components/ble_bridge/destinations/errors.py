@@ -37,6 +37,7 @@ class Problem(StrEnum):
     QUOTA_EXCEEDED = "quota_exceeded"
     TOO_LARGE = "too_large"
     FIELD_TYPE = "field_type"
+    SHARING_UNSUPPORTED = "sharing_unsupported"
     TIMED_OUT = "timed_out"
     STORE_FAILED = "store_failed"
     STORE_CORRUPT = "store_corrupt"

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Final, override
+from typing import Final, Protocol, override
 
 from ..layouts.topics import encode_topic, is_valid_topic
 from .destination import LONGEST_DELAY, SHORT_SESSION, Destination, DestinationParts
@@ -23,6 +23,26 @@ SHORT_SESSIONS: Final = 3
 # How long a connection must live to show that nobody takes its client ID any more: the
 # other client comes back after at most the longest delay.
 UNDISPUTED: Final = 2 * LONGEST_DELAY + 30
+
+
+class Watcher(Protocol):
+    """Who watches topics over the connection of a destination.
+
+    `filters` are topic filters of MQTT, each perhaps behind `$share/{group}/`.
+    """
+
+    filters: tuple[str, ...]
+    qos: int
+    is_shared: bool
+
+    def on_message(self, topic: str, payload: bytes, *, retained: bool) -> None:
+        """Take a message of any watcher's filters, in as little time as can be."""
+
+    def on_subscribed(self, problem: Problem | None) -> None:
+        """Take note that messages come from now on, or why they do not."""
+
+    def on_away(self) -> None:
+        """Take note that there is no connection."""
 
 
 class MqttDestination(Destination[MqttConnection], ConnectionListener):
@@ -50,6 +70,8 @@ class MqttDestination(Destination[MqttConnection], ConnectionListener):
         self._short_sessions = 0
         self._disputed = False
         self._undisputed: asyncio.TimerHandle | None = None
+        self._watchers: list[Watcher] = []
+        self._subscribing: dict[int, Watcher] = {}
 
     @override
     def _make_outbox(self, loop: asyncio.AbstractEventLoop) -> MqttOutbox:
@@ -90,6 +112,17 @@ class MqttDestination(Destination[MqttConnection], ConnectionListener):
     def _set_up(self, connection: MqttConnection) -> None:
         connection.listener = self
         super()._set_up(connection)
+        self._subscribing.clear()
+        for watcher in self._watchers:
+            self._subscribe(connection, watcher)
+
+    @override
+    def _set_down(self, problem: Problem) -> None:
+        was_up = self.connection is not None
+        super()._set_down(problem)
+        if was_up:
+            for watcher in self._watchers:
+                watcher.on_away()
 
     @override
     def _recover(self) -> None:
@@ -130,3 +163,35 @@ class MqttDestination(Destination[MqttConnection], ConnectionListener):
     @override
     def on_refused(self, mid: int, problem: Problem) -> None:
         self.outbox.on_refused(mid, problem)
+
+    # --- what comes in ------------------------------------------------------------------
+
+    def watch(self, watcher: Watcher) -> None:
+        """Watch topics, over this connection and each later one."""
+        self._watchers.append(watcher)
+        if self.connection is not None:
+            self._subscribe(self.connection, watcher)
+
+    def unwatch(self, watcher: Watcher) -> None:
+        """Watch no more; a broker that keeps our session must be told so."""
+        self._watchers.remove(watcher)
+        if self.connection is not None:
+            self.connection.unsubscribe(watcher.filters)
+
+    def _subscribe(self, connection: MqttConnection, watcher: Watcher) -> None:
+        """Subscribe for a watcher, where the broker can do what it asks for."""
+        if watcher.is_shared and not connection.can_share:
+            watcher.on_subscribed(Problem.SHARING_UNSUPPORTED)
+            return
+        mid = connection.subscribe(watcher.filters, watcher.qos)
+        self._subscribing[mid] = watcher
+
+    @override
+    def on_message(self, topic: str, payload: bytes, *, retained: bool) -> None:
+        for watcher in self._watchers:
+            watcher.on_message(topic, payload, retained=retained)
+
+    @override
+    def on_subscribed(self, mid: int, problem: Problem | None) -> None:
+        if (watcher := self._subscribing.pop(mid, None)) is not None:
+            watcher.on_subscribed(problem)

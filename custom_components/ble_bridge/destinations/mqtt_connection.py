@@ -6,7 +6,7 @@ and they run in the loop's executor.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 import logging
@@ -17,7 +17,12 @@ import ssl
 import threading
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, cast
 
-from paho.mqtt.client import Client, MQTTMessageInfo, WebsocketConnectionError
+from paho.mqtt.client import (
+    Client,
+    MQTTMessage,
+    MQTTMessageInfo,
+    WebsocketConnectionError,
+)
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
@@ -81,6 +86,14 @@ _ENDINGS: Final = {
 }
 
 
+# Why a broker does not take a subscription: reason codes of SUBACK (MQTT 5, 3.9.3); any other
+# failure, and the only one of 3.1.1, says no more than that.
+_NOT_SUBSCRIBED: Final = {
+    0x87: Problem.NOT_AUTHORIZED,
+    0x97: Problem.QUOTA_EXCEEDED,
+    0x9E: Problem.SHARING_UNSUPPORTED,
+}
+
 # The user property of a message that may have been sent before.
 RESEND_PROPERTY: Final = "is_resend"
 
@@ -133,6 +146,18 @@ def remaining_length(length: int) -> bytes:
             digits.append(digit)
             return bytes(digits)
         digits.append(digit | 0x80)
+
+
+def read_length(packet: bytes, start: int) -> tuple[int, int]:
+    """Return a variable byte integer (MQTT 5, 1.5.5), and where it ends."""
+    length = shift = 0
+    while True:
+        digit = packet[start]
+        start += 1
+        length |= (digit & 0x7F) << shift
+        if digit < 0x80:
+            return length, start
+        shift += 7
 
 
 class MqttProtocol(StrEnum):
@@ -211,6 +236,12 @@ class ConnectionListener(Protocol):
     def on_refused(self, mid: int, problem: Problem) -> None:
         """Take note that the broker refused a message, and why."""
 
+    def on_message(self, topic: str, payload: bytes, *, retained: bool) -> None:
+        """Take a message of a subscription; `retained` is one that the broker had kept."""
+
+    def on_subscribed(self, mid: int, problem: Problem | None) -> None:
+        """Take note that the broker took a subscription, or why it did not."""
+
     def on_lost(self, problem: Problem) -> None:
         """Take note that the connection ended without our doing."""
 
@@ -232,6 +263,7 @@ class MqttConnection:
         self.maximum_qos = 2
         self.receive_maximum = MAX_INFLIGHT
         self.server_keepalive: int | None = None
+        self.can_share = protocol is MqttProtocol.V5
         # paho masks websocket frames byte by byte: a large batch would hold up the loop.
         plain = isinstance(sock, socket.socket)
         self.batch_size = _BATCH if plain else _WEBSOCKET_BATCH
@@ -257,6 +289,7 @@ class MqttConnection:
         self._publish_head = b"\0" if protocol is MqttProtocol.V5 else b""
         if protocol is MqttProtocol.V5:
             self._hear_refusals()
+        self._read_quickly()
 
     # --- opening ------------------------------------------------------------------------
 
@@ -268,6 +301,8 @@ class MqttConnection:
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_publish = self._on_publish
+        client.on_message = self._on_message
+        client.on_subscribe = self._on_subscribe
         client.on_socket_close = self._on_socket_close
         client.on_socket_register_write = self._on_register_write
         client.on_socket_unregister_write = self._on_unregister_write
@@ -401,6 +436,55 @@ class MqttConnection:
 
         client._handle_pubrec = handle_pubrec  # type: ignore[method-assign]  # noqa: SLF001
 
+    # --- subscriptions ------------------------------------------------------------------
+
+    def subscribe(self, filters: Sequence[str], qos: int) -> int:
+        """Subscribe to topic filters; `on_subscribed` has the answer to this message ID."""
+        _, mid = self._client.subscribe([(name, qos) for name in filters])
+        return mid or 0
+
+    def unsubscribe(self, filters: Sequence[str]) -> None:
+        """End subscriptions."""
+        self._client.unsubscribe(list(filters))
+
+    def _read_quickly(self) -> None:
+        """Have what comes in read without the objects that paho 2.1 makes of its properties.
+
+        Those are three quarters of what a message costs. QoS 2, which takes an exchange that
+        paho keeps the books of, and a paho without these private parts go the usual way.
+        """
+        client = self._client
+        handle: Callable[[], MQTTErrorCode] | None = getattr(
+            client, "_handle_publish", None
+        )
+        acknowledge: Callable[[int], MQTTErrorCode] | None = getattr(
+            client, "_send_puback", None
+        )
+        if handle is None or acknowledge is None:
+            return
+        has_properties = self.protocol is MqttProtocol.V5
+
+        def handle_publish() -> MQTTErrorCode:
+            incoming: dict[str, Any] = getattr(client, "_in_packet", {})
+            head: int = incoming.get("command", 0x04)
+            if (qos := head >> 1 & 3) > 1:
+                return handle()
+            packet = bytes(incoming["packet"])
+            end = 2 + int.from_bytes(packet[:2])
+            topic = packet[2:end].decode()
+            mid = 0
+            if qos:
+                mid = int.from_bytes(packet[end : end + 2])
+                end += 2
+            if has_properties:
+                length, end = read_length(packet, end)
+                end += length
+            if self.listener is not None:
+                self.listener.on_message(topic, packet[end:], retained=bool(head & 1))
+            return acknowledge(mid) if qos else MQTTErrorCode.MQTT_ERR_SUCCESS
+
+        client._handle_publish = handle_publish  # type: ignore[method-assign]  # noqa: SLF001
+
     # --- closing ------------------------------------------------------------------------
 
     async def async_close(self, patience: float | None = None) -> None:
@@ -497,6 +581,7 @@ class MqttConnection:
             MAX_INFLIGHT, getattr(props, "ReceiveMaximum", MAX_INFLIGHT)
         )
         self.server_keepalive = getattr(props, "ServerKeepAlive", None)
+        self.can_share &= bool(getattr(props, "SharedSubscriptionAvailable", 1))
         if not self._connack.done():
             self._connack.set_result(reason)
 
@@ -544,6 +629,28 @@ class MqttConnection:
         """Tell that the broker refused a message, with an MQTT 5 reason code."""
         if self.listener is not None:
             self.listener.on_refused(mid, _NOT_TAKEN.get(reason, Problem.REJECTED))
+
+    def _on_message(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
+        """Pass on a message that paho has read."""
+        if self.listener is not None:
+            self.listener.on_message(
+                message.topic, message.payload, retained=message.retain
+            )
+
+    def _on_subscribe(
+        self,
+        _client: Client,
+        _data: Any,
+        mid: int,
+        reasons: list[ReasonCode],
+        _props: Any,
+    ) -> None:
+        """Pass on whether all of a subscription's filters were taken."""
+        if self.listener is None:
+            return
+        failed = [reason.value for reason in reasons if reason.is_failure]
+        problem = _NOT_SUBSCRIBED.get(failed[0], Problem.REJECTED) if failed else None
+        self.listener.on_subscribed(mid, problem)
 
     def _on_socket_close(self, _client: Client, _data: Any, sock: Any) -> None:
         self._release(sock)

@@ -120,6 +120,10 @@ class MqttPublisher(Publisher):
         if self._retained.get(address, _GOING) == _GOING:
             self._remember(address, owner)
 
+    @override
+    def keeps(self, address: str) -> bool:
+        return address in self._retained
+
     # --- what the broker keeps ----------------------------------------------------------
 
     def _remember(self, topic: str, owner: str) -> None:

@@ -1,0 +1,72 @@
+"""What happens at monitored devices: interactions, and messages of their systems."""
+
+from collections.abc import Iterable
+from typing import Final, override
+
+from homeassistant.components.event import EventEntity
+from homeassistant.core import callback
+from homeassistant.helpers.entity import Entity
+
+from .device import Happening, MonitoredDevice
+from .entity import MonitoredEntity
+from .monitor import Monitor
+from .patterns import MessageKind
+
+MAX_EVENT_TYPES: Final = 64
+# The event of which there are too many kinds already.
+OTHER: Final = "other"
+# What Home Assistant keeps of an event: 16 kB of attributes.
+MAX_ATTRIBUTES: Final = 32
+_TAKEN: Final = frozenset(
+    {
+        *("event_type", "event_types", "friendly_name", "icon", "device_class"),
+        *("entity_picture", "supported_features", "attribution", "assumed_state"),
+        *("restored", "unit_of_measurement", "entity_id"),
+    }
+)
+
+
+def monitored_events(
+    monitor: Monitor, device: MonitoredDevice, key: str
+) -> Iterable[Entity]:
+    """Yield the events of a device."""
+    if key in (MessageKind.INTERACTION, MessageKind.SYSTEM):
+        yield MonitoredEvent(monitor, device, key)
+
+
+class MonitoredEvent(MonitoredEntity, EventEntity):
+    """What users do at a device, or its system says."""
+
+    always_available = True
+
+    def __init__(self, monitor: Monitor, device: MonitoredDevice, key: str) -> None:
+        """Initialize the event of a kind of message."""
+        super().__init__(monitor, device, key)
+        self._attr_translation_key = key
+        self._attr_event_types = [OTHER]
+
+    @override
+    async def async_added_to_hass(self) -> None:
+        """Listen to what happens."""
+        await super().async_added_to_hass()
+        listeners = self.device.event_listeners.setdefault(MessageKind(self.key), set())
+        listeners.add(self._on_event)
+        self.async_on_remove(lambda: listeners.discard(self._on_event))
+
+    @callback
+    def _on_event(self, happening: Happening) -> None:
+        """Take note of what happened."""
+        event = happening.event
+        if event not in self._attr_event_types:
+            if len(self._attr_event_types) < MAX_EVENT_TYPES:
+                self._attr_event_types = [*self._attr_event_types, event]
+            else:
+                event = OTHER
+        self._trigger_event(
+            event,
+            {
+                f"{name}_" if name in _TAKEN else name: value
+                for name, value in list(happening.values.items())[:MAX_ATTRIBUTES]
+            },
+        )
+        self.async_write_ha_state()

@@ -1,0 +1,355 @@
+"""Payload → message, or the reason why it is none. Pure functions.
+
+Nothing that a payload says makes more work, or takes more memory, than the limits allow.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+import re
+from typing import Any, Final
+
+import orjson
+
+from ..records import Value
+from .patterns import MessageKind, Route
+from .presets import Dialect
+
+MAX_ID: Final = 64
+MAX_NAME: Final = 64
+# What Home Assistant takes for a state.
+MAX_TEXT: Final = 255
+# Values of one message, and objects and lists within one another.
+MAX_VALUES: Final = 256
+MAX_DEPTH: Final = 5
+# What counters of 64 bits reach; nothing that is measured is larger.
+MAX_NUMBER: Final = 2.0**63
+# What a clock that was never set says lies before, one of another time zone less far ahead.
+EARLIEST: Final = datetime(2020, 1, 1, tzinfo=UTC).timestamp()
+MAX_AHEAD: Final = 86_400.0
+# Unix times are seconds up to here (in the year 5138), milliseconds beyond.
+_SECONDS: Final = 1e11
+
+OFFLINE_WORDS: Final = frozenset(
+    {"offline", "disconnected", "down", "stopped", "dead", "lost", "unavailable"}
+)
+_PLAIN_WORDS: Final = frozenset({b"online", b"offline"})
+_ON: Final = frozenset({"on", "true", "1", "closed", "active"})
+_OFF: Final = frozenset({"off", "false", "0", "open", "inactive"})
+
+
+class Reason(StrEnum):
+    """Why a message could not be understood."""
+
+    NOT_JSON = "not_json"
+    NOT_AN_OBJECT = "not_an_object"
+    INCOMPLETE = "incomplete"
+    INVALID_ID = "invalid_id"
+    ID_MISMATCH = "id_mismatch"
+    TIME_MISSING = "time_missing"
+    TIME_ABSURD = "time_absurd"
+    NUMBER_TOO_LARGE = "number_too_large"
+    TOO_LARGE = "too_large"
+    TOO_DEEP = "too_deep"
+    TOO_MANY_VALUES = "too_many_values"
+    TOO_MANY_DEVICES = "too_many_devices"
+
+
+class RejectedError(Exception):
+    """A message that could not be understood."""
+
+    def __init__(self, reason: Reason) -> None:
+        """Initialize with why."""
+        super().__init__(reason.value)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """What a message says of a device.
+
+    `time` is Unix time in seconds, None where it says none. `values` go by name; those that
+    have a meaning of their own are not among them: `online` and what the status is called,
+    `ip`, `firmware`, `uptime` (s); `relay`, its `state` and `triggered_by`; the `event`.
+    """
+
+    kind: MessageKind
+    time: float | None
+    values: dict[str, Value]
+    online: bool | None = None
+    status: str | None = None
+    ip: str | None = None
+    firmware: str | None = None
+    uptime: float | None = None
+    relay: str | None = None
+    state: bool | None = None
+    triggered_by: str | None = None
+    event: str | None = None
+
+
+def parse(
+    route: Route, payload: bytes, now: float, dialect: Dialect, *, needs_time: bool
+) -> Message:
+    """Return what a payload says; raises RejectedError. `now` is Unix time in seconds.
+
+    A status may be the plain word `online` or `offline`, as wills are; a value that has a
+    topic of its own may be plain JSON. Neither tells a time.
+    """
+    if not is_valid_id(route.device):
+        raise RejectedError(Reason.INVALID_ID)
+    kind = route.kind
+    if kind is MessageKind.STATUS and payload.strip().lower() in _PLAIN_WORDS:
+        word = payload.strip().lower().decode()
+        return Message(
+            kind=kind, time=None, values={}, online=word == "online", status=word
+        )
+    said = _loads(payload)
+    if not isinstance(said, dict):
+        if kind is MessageKind.TELEMETRY and route.part and not isinstance(said, list):
+            said = {"value": said}
+            needs_time = False
+        else:
+            raise RejectedError(Reason.NOT_AN_OBJECT)
+    _check_id(said, route, dialect)
+    if kind is MessageKind.STATUS:
+        # A will is written before its time, and cannot tell it.
+        said_status = said.get(dialect.status_key)
+        needs_time &= not (isinstance(said_status, str) and _is_offline(said_status))
+    time = _time(said.pop(dialect.time_key, None), now, needed=needs_time)
+    return _READERS[kind](route, said, time, dialect)
+
+
+def is_valid_id(text: str) -> bool:
+    """Tell whether a level of a topic can be a device's ID."""
+    return 0 < len(text) <= MAX_ID and text.isprintable() and not text.isspace()
+
+
+def _loads(payload: bytes) -> Any:
+    """Return what JSON says; duplicate keys are the last of them."""
+    try:
+        return orjson.loads(payload)
+    except orjson.JSONDecodeError as err:
+        if "recursion" in err.msg:
+            raise RejectedError(Reason.TOO_DEEP) from None
+        if "infinity" in err.msg:
+            raise RejectedError(Reason.NUMBER_TOO_LARGE) from None
+        raise RejectedError(Reason.NOT_JSON) from None
+
+
+def _check_id(said: dict[str, Any], route: Route, dialect: Dialect) -> None:
+    """Take the IDs out of a payload; they say what the topic says, or nothing."""
+    for key in dialect.id_keys:
+        found = said.pop(key, None)
+        if found is None:
+            continue
+        if isinstance(found, bool) or not isinstance(found, str | int):
+            raise RejectedError(Reason.ID_MISMATCH)
+        if str(found) != route.device:
+            raise RejectedError(Reason.ID_MISMATCH)
+
+
+def _time(raw: object, now: float, *, needed: bool) -> float | None:
+    """Return when a message says that it was: ISO 8601 (UTC if not said), or Unix time."""
+    if raw is None:
+        if needed:
+            raise RejectedError(Reason.TIME_MISSING)
+        return None
+    if isinstance(raw, str):
+        try:
+            moment = datetime.fromisoformat(raw)
+            if moment.tzinfo is None:
+                moment = moment.replace(tzinfo=UTC)
+            time = moment.timestamp()
+        except ValueError, OverflowError:
+            raise RejectedError(Reason.TIME_ABSURD) from None
+    elif isinstance(raw, int | float) and not isinstance(raw, bool):
+        time = float(raw)
+        if time > _SECONDS:
+            time /= 1000
+    else:
+        raise RejectedError(Reason.TIME_ABSURD)
+    if not EARLIEST <= time <= now + MAX_AHEAD:
+        raise RejectedError(Reason.TIME_ABSURD)
+    return time
+
+
+# --- what the kinds say -----------------------------------------------------------------
+
+
+def _status(
+    route: Route, said: dict[str, Any], time: float | None, dialect: Dialect
+) -> Message:
+    """Return what a status says: whether the device is there, and what it is."""
+    word = said.pop(dialect.status_key, None)
+    if isinstance(word, bool):
+        word = "online" if word else "offline"
+    if not isinstance(word, str) or not word.strip():
+        raise RejectedError(Reason.INCOMPLETE)
+    uptime = said.pop(dialect.uptime_key, None)
+    if uptime is not None and (
+        isinstance(uptime, bool)
+        or not isinstance(uptime, int | float)
+        or not 0 <= uptime <= MAX_NUMBER
+    ):
+        raise RejectedError(Reason.NUMBER_TOO_LARGE)
+    word = word.strip()[:MAX_TEXT]
+    return Message(
+        kind=route.kind,
+        time=time,
+        online=not _is_offline(word),
+        status=word,
+        ip=_text(said.pop(dialect.ip_key, None)),
+        firmware=_text(said.pop(dialect.firmware_key, None)),
+        uptime=uptime,
+        values=_values(said, dialect),
+    )
+
+
+def _telemetry(
+    route: Route, said: dict[str, Any], time: float | None, dialect: Dialect
+) -> Message:
+    """Return the values of a device: many in one message, or one in a topic of its own."""
+    if route.part:
+        if said.get("value") is None:
+            raise RejectedError(Reason.INCOMPLETE)
+        said = {route.part: said["value"]}
+    values = _values(said, dialect)
+    if not values:
+        raise RejectedError(Reason.INCOMPLETE)
+    return Message(kind=route.kind, time=time, values=values)
+
+
+def _relay(
+    route: Route, said: dict[str, Any], time: float | None, dialect: Dialect
+) -> Message:
+    """Return the state of a relay, and what triggered it."""
+    index = said.pop(dialect.relay_index_key, None)
+    name = route.part
+    if index is not None:
+        if isinstance(index, bool) or not isinstance(index, int | str):
+            raise RejectedError(Reason.ID_MISMATCH)
+        if name and str(index) != name:
+            raise RejectedError(Reason.ID_MISMATCH)
+        name = str(index)
+    if not name:
+        raise RejectedError(Reason.INCOMPLETE)
+    if not is_valid_id(name):
+        raise RejectedError(Reason.INVALID_ID)
+    return Message(
+        kind=route.kind,
+        time=time,
+        relay=name,
+        state=_state(said.pop(dialect.relay_state_key, None)),
+        triggered_by=_text(said.pop(dialect.triggered_by_key, None)),
+        values={},
+    )
+
+
+def _event(
+    route: Route, said: dict[str, Any], time: float | None, dialect: Dialect
+) -> Message:
+    """Return what happened: what the topic calls it, else what the payload does."""
+    event = route.part
+    if not event:
+        for key in dialect.event_keys:
+            if event := _text(said.pop(key, None)) or "":
+                break
+    return Message(
+        kind=route.kind,
+        time=time,
+        event=snake(event) if event else route.kind.value,
+        values=_values(said, dialect),
+    )
+
+
+_READERS: Final = {
+    MessageKind.STATUS: _status,
+    MessageKind.TELEMETRY: _telemetry,
+    MessageKind.RELAY: _relay,
+    MessageKind.INTERACTION: _event,
+    MessageKind.SYSTEM: _event,
+}
+
+
+def _is_offline(word: str) -> bool:
+    """Tell whether a status means that the device is not there."""
+    return word.strip().lower() in OFFLINE_WORDS
+
+
+def _state(raw: object) -> bool:
+    """Return whether a relay is on: true, 1, "on" and the like."""
+    word = str(raw).strip().lower() if isinstance(raw, bool | int | str) else ""
+    if word in _ON:
+        return True
+    if word in _OFF:
+        return False
+    raise RejectedError(Reason.INCOMPLETE)
+
+
+def _text(raw: object) -> str | None:
+    """Return a text that can be shown, if there is one."""
+    if isinstance(raw, bool) or not isinstance(raw, str | int | float):
+        return None
+    text = "".join(letter for letter in str(raw)[:MAX_TEXT] if letter.isprintable())
+    return text.strip() or None
+
+
+# --- values -----------------------------------------------------------------------------
+
+
+def _values(said: dict[str, Any], dialect: Dialect) -> dict[str, Value]:
+    """Return all values of a payload by name; what is within an object has both names."""
+    values: dict[str, Value] = {}
+    for name, raw in _flat("", said, 0):
+        if len(values) >= MAX_VALUES:
+            raise RejectedError(Reason.TOO_MANY_VALUES)
+        if raw is None:
+            continue
+        if isinstance(raw, str):
+            value: Value = raw[:MAX_TEXT]
+        elif isinstance(raw, bool) or -MAX_NUMBER <= raw <= MAX_NUMBER:
+            value = raw
+        else:
+            raise RejectedError(Reason.NUMBER_TOO_LARGE)
+        for prefix in dialect.dropped:
+            name = name.removeprefix(prefix)
+        values[name] = value
+    return values
+
+
+def _flat(prefix: str, said: object, depth: int) -> Iterator[tuple[str, Any]]:
+    """Yield what objects and lists hold, however deep; a list's items are numbered."""
+    if depth >= MAX_DEPTH:
+        raise RejectedError(Reason.TOO_DEEP)
+    pairs: Any = said.items() if isinstance(said, dict) else _numbered(said)
+    for key, raw in pairs:
+        name = snake(key) if not prefix else f"{prefix}_{snake(key)}"[:MAX_NAME]
+        if isinstance(raw, dict | list):
+            yield from _flat(name, raw, depth + 1)
+        else:
+            yield name, raw
+
+
+def _numbered(said: Any) -> Iterator[tuple[str, Any]]:
+    for number, raw in enumerate(said, 1):
+        yield str(number), raw
+
+
+_BETWEEN: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_OTHER: Final = re.compile(r"[^a-z0-9]+")
+_KNOWN: Final[dict[str, str]] = {}
+_MAX_KNOWN: Final = 4096
+
+
+def snake(name: str) -> str:
+    """Return a name in snake case, of ASCII letters and digits; devices repeat theirs."""
+    if (known := _KNOWN.get(name)) is not None:
+        return known
+    shown = _BETWEEN.sub("_", name[: 4 * MAX_NAME])
+    result = _OTHER.sub("_", shown.lower()).strip("_")[:MAX_NAME] or "value"
+    if len(_KNOWN) >= _MAX_KNOWN:
+        _KNOWN.clear()
+    if len(name) <= MAX_NAME:
+        _KNOWN[name] = result
+    return result

@@ -1,0 +1,176 @@
+"""The monitors of a bridge, and what is kept of them."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+import logging
+import time
+from typing import Any, Final
+
+from homeassistant.config_entries import ConfigEntry, ConfigSubentry
+from homeassistant.core import CALLBACK_TYPE, HomeAssistant, callback
+from homeassistant.helpers import device_registry as dr
+from homeassistant.helpers.event import async_call_later, async_track_time_interval
+
+from .. import repairs
+from ..const import SUBENTRY_MONITOR
+from ..destinations.destination import Destination
+from ..destinations.mqtt import MqttDestination
+from ..records import Alert
+from .monitor import Monitor
+from .patterns import PatternError
+from .settings import monitor_settings
+from .store import MonitorStore
+
+_LOGGER = logging.getLogger(__name__)
+
+CHECK_INTERVAL: Final = 5
+# How often values are written to disk, as Home Assistant does with its own states.
+SAVE_INTERVAL: Final = 15 * 60
+_SAVE_SOON: Final = 2
+
+
+class Monitors:
+    """The monitors of a bridge."""
+
+    def __init__(
+        self,
+        hass: HomeAssistant,
+        entry: ConfigEntry[Any],
+        store: MonitorStore,
+        destinations: Mapping[str, Destination[Any]],
+        *,
+        publish: Callable[[str, Alert], None],
+        is_ours: Callable[[str], bool],
+    ) -> None:
+        """Initialize; `publish` publishes alerts, `is_ours` knows the bridge's own topics."""
+        self.hass = hass
+        self.entry = entry
+        self.by_id: dict[str, Monitor] = {}
+        self._store = store
+        self._publish = publish
+        self._is_ours = is_ours
+        self._timers: list[CALLBACK_TYPE] = []
+        self._saving: CALLBACK_TYPE | None = None
+        for subentry in entry.subentries.values():
+            if subentry.subentry_type == SUBENTRY_MONITOR:
+                self._add(subentry, destinations)
+
+    def _add(
+        self, subentry: ConfigSubentry, destinations: Mapping[str, Destination[Any]]
+    ) -> None:
+        """Add the monitor of a subentry."""
+        try:
+            settings = monitor_settings(subentry.data)
+        except PatternError, KeyError, ValueError:
+            # Not what the form makes; an earlier version may have.
+            _LOGGER.error("%s is set up in a way that cannot be used", subentry.title)
+            return
+        destination = destinations.get(settings.destination)
+        monitor = Monitor(
+            self.hass,
+            self.entry,
+            subentry,
+            settings,
+            destination if isinstance(destination, MqttDestination) else None,
+            on_alert=self._on_alert,
+            is_ours=self._is_ours,
+        )
+        monitor.restore(self._store.states.get(subentry.subentry_id))
+        self.by_id[subentry.subentry_id] = monitor
+
+    @callback
+    def start(self) -> None:
+        """Begin to watch."""
+        for monitor in self.by_id.values():
+            monitor.start()
+        if self.by_id:
+            for action, seconds in (
+                (self._on_check, CHECK_INTERVAL),
+                (self._on_save, SAVE_INTERVAL),
+            ):
+                self._timers.append(
+                    async_track_time_interval(
+                        self.hass,
+                        action,
+                        timedelta(seconds=seconds),
+                        cancel_on_shutdown=True,
+                    )
+                )
+
+    async def async_stop(self) -> None:
+        """Stop, and keep what is known."""
+        for cancel in (*self._timers, self._saving):
+            if cancel is not None:
+                cancel()
+        self._timers.clear()
+        self._saving = None
+        await asyncio.gather(*(monitor.async_stop() for monitor in self.by_id.values()))
+        for subentry_id in self.by_id:
+            repairs.async_delete_monitor(self.hass, subentry_id)
+        if self.by_id or self._store.states:
+            await self._store.async_save(self._state())
+
+    @callback
+    def forget_changed(self) -> None:
+        """Let go of monitors that were removed, or watch something else from now on."""
+        for subentry_id, monitor in tuple(self.by_id.items()):
+            subentry = self.entry.subentries.get(subentry_id)
+            if subentry is not None:
+                settings, before = monitor_settings(subentry.data), monitor.settings
+                if (settings.destination, settings.preset, settings.patterns) == (
+                    before.destination,
+                    before.preset,
+                    before.patterns,
+                ):
+                    continue
+            monitor.forget()
+            registry = dr.async_get(self.hass)
+            for device in monitor.devices.values():
+                if (registry_id := monitor.registry_id(device)) is not None:
+                    registry.async_remove_device(registry_id)
+            monitor.devices.clear()
+
+    @callback
+    def remove_device(self, owner_id: str) -> bool:
+        """Forget a device that the user removes; tell whether it was a monitored one."""
+        return any(monitor.remove_device(owner_id) for monitor in self.by_id.values())
+
+    def measure(self) -> None:
+        """Work out the rates since the last call."""
+        for monitor in self.by_id.values():
+            monitor.measure()
+
+    def device_ids(self) -> dict[str, str]:
+        """Return what the devices are called in topics, by what tells them apart."""
+        return {
+            monitor.owner_id(device): monitor.identity(device).device_id
+            for monitor in self.by_id.values()
+            for device in monitor.devices.values()
+        }
+
+    # --- what time brings ---------------------------------------------------------------
+
+    @callback
+    def _on_check(self, _now: datetime) -> None:
+        """See which devices are silent."""
+        now = time.time()
+        for monitor in self.by_id.values():
+            monitor.check(now)
+
+    def _on_alert(self, owner_id: str, alert: Alert) -> None:
+        """Publish an alert, and have it outlast a crash."""
+        self._publish(owner_id, alert)
+        if self._saving is None and self._timers:
+            self._saving = async_call_later(self.hass, _SAVE_SOON, self._on_save)
+
+    async def _on_save(self, _now: datetime) -> None:
+        """Keep what is known."""
+        self._saving = None
+        await self._store.async_save(self._state())
+
+    def _state(self) -> dict[str, Any]:
+        """Return a copy of what is kept."""
+        return {
+            subentry_id: monitor.state() for subentry_id, monitor in self.by_id.items()
+        }
