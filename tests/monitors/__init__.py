@@ -1,0 +1,1 @@
+"""Monitors, as a user meets them."""

@@ -1,0 +1,20 @@
+"""What the tests of monitors share."""
+
+from collections.abc import AsyncIterator
+
+from homeassistant.core import HomeAssistant
+import pytest
+
+from scripts.simulation.broker import Mosquitto
+
+from .garage import Garage
+
+
+@pytest.fixture(name="garage")
+async def garage_fixture(
+    hass: HomeAssistant, enable_bluetooth: None, broker: Mosquitto
+) -> AsyncIterator[Garage]:
+    """Return a garage whose bridge is not set up yet."""
+    garage = Garage(hass, broker)
+    yield garage
+    await garage.close()
