@@ -1,6 +1,8 @@
 """A monitor in Home Assistant: what is said on a real broker, and what a user sees."""
 
-from homeassistant.const import STATE_UNAVAILABLE
+from homeassistant.const import STATE_UNAVAILABLE, STATE_UNKNOWN
+
+from scripts.simulation.subscriber import Subscriber
 
 from ..conftest import is_connected, wait_until
 from .garage import DEVICE, Garage, moment, relay, status, telemetry
@@ -125,3 +127,23 @@ async def test_marked_stale(garage: Garage) -> None:
     await garage.broker.start()
     await wait_until(lambda: garage.value("field!temperature") == "25.6")
     assert garage.value("online") == "on"
+
+
+async def test_kept_for_long(garage: Garage, subscriber: Subscriber) -> None:
+    """What the broker has kept is no sign of life, however often it is told again."""
+    old = status("old", timestamp=moment(-86_400))
+    await garage.say("autocore/old/status", old, retain=True)
+    await garage.say("autocore/dead/status", b"offline", retain=True)
+    await garage.say("autocore/new/status", status("new"), retain=True)
+    await subscriber.wait_for(lambda s: s.count("autocore/") == 3)
+    await garage.start()
+    await wait_until(lambda: garage.judged == 3)
+    await garage.hass.async_block_till_done()
+    shown = {name: garage.value("online", name) for name in ("old", "dead", "new")}
+    assert shown == {"old": "off", "dead": "off", "new": "on"}
+    assert garage.value("seen", "dead") == STATE_UNKNOWN
+    await garage.tell("old/telemetry", telemetry("old"))
+    assert garage.value("online", "old") == "on"
+    await garage.restart()
+    await wait_until(lambda: garage.judged == 3)
+    assert garage.value("online", "old") == "on"
