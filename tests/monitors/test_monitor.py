@@ -1,5 +1,7 @@
 """A monitor in Home Assistant: what is said on a real broker, and what a user sees."""
 
+import asyncio
+
 from homeassistant.const import STATE_UNAVAILABLE, STATE_UNKNOWN
 
 from scripts.simulation.subscriber import Subscriber
@@ -147,3 +149,26 @@ async def test_kept_for_long(garage: Garage, subscriber: Subscriber) -> None:
     await garage.restart()
     await wait_until(lambda: garage.judged == 3)
     assert garage.value("online", "old") == "on"
+
+
+async def test_silent_bridge(garage: Garage) -> None:
+    """A bridge says once that it is there, and is; a scanner that is silent is not."""
+    await garage.start({"preset": "ble_bridge", "topic_base": "ble", "timeout": 1})
+    heartbeat = {
+        "scanner_id": "attic",
+        "timestamp": moment(),
+        "status": "running",
+        "uptime_seconds": 86_400,
+        "metrics": {"devices": 42},
+        "mqtt": {"connected": True},
+    }
+    await garage.say("ble/bridge/cabin/status", b"online", retain=True)
+    await garage.say("ble/scanner/attic/status", heartbeat, retain=True)
+    await wait_until(lambda: garage.value("online", "Scanner attic") == "on")
+    async with asyncio.timeout(10):
+        while garage.value("online", "Scanner attic") == "on":
+            await asyncio.sleep(0.1)
+            await garage.tick()
+    assert garage.value("online", "Bridge cabin") == "on"
+    await garage.say("ble/bridge/cabin/status", b"offline", retain=True)
+    await wait_until(lambda: garage.value("online", "Bridge cabin") == "off")
