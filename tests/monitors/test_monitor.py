@@ -172,3 +172,13 @@ async def test_silent_bridge(garage: Garage) -> None:
     assert garage.value("online", "Bridge cabin") == "on"
     await garage.say("ble/bridge/cabin/status", b"offline", retain=True)
     await wait_until(lambda: garage.value("online", "Bridge cabin") == "off")
+
+
+async def test_connectivity(garage: Garage) -> None:
+    """Whether a monitor hears is shown as soon as it changes."""
+    await garage.start()
+    assert garage.value("listening", None) == "on"
+    await garage.broker.stop()
+    await wait_until(lambda: garage.value("listening", None) == "off")
+    await garage.broker.start()
+    await wait_until(lambda: garage.value("listening", None) == "on")

@@ -92,6 +92,7 @@ class Monitor(Watcher):
         self.overflow = 0
         self.last_message: float | None = None
         self.rate: float | None = None
+        self.connection_listeners: set[Callable[[], None]] = set()
         self._on_alert = on_alert
         self._is_ours = is_ours
         self._routes: dict[str, Route | None] = {}
@@ -364,6 +365,8 @@ class Monitor(Watcher):
 
     def _on_connection(self) -> None:
         """Have the entities write whether what they show is what is now."""
+        for listener in tuple(self.connection_listeners):
+            listener()
         if self._retelling is not None:
             self._retelling.cancel()
             self._retelling = None
