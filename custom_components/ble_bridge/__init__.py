@@ -10,7 +10,7 @@ from homeassistant.helpers.typing import ConfigType
 from . import repairs
 from .actions import async_setup_actions
 from .bridge import BleBridgeConfigEntry, Bridge, remove_stores
-from .const import CONF_FORMATS, DOMAIN
+from .const import CONF_FORMATS, DOMAIN, SUBENTRY_DEVICE
 from .device_store import DeviceStore
 from .http import async_setup_views
 from .kinds import kind_of
@@ -107,12 +107,17 @@ async def async_remove_entry(hass: HomeAssistant, entry: BleBridgeConfigEntry) -
 
 
 async def async_remove_config_entry_device(
-    _hass: HomeAssistant, entry: BleBridgeConfigEntry, device: dr.DeviceEntry
+    hass: HomeAssistant, entry: BleBridgeConfigEntry, device: dr.DeviceEntry
 ) -> bool:
-    """Let the user remove a device that a monitor watches; others go with their subentry."""
-    monitors = entry.runtime_data.monitors
-    return any(
-        monitors.remove_device(owner)
-        for domain, owner in device.identifiers
-        if domain == DOMAIN
-    )
+    """Let the user remove a device, one that a monitor watches, or a scanner that is gone.
+
+    The bridge, its destinations and its monitors are removed where they were added.
+    """
+    for domain, owner in device.identifiers:
+        subentry = entry.subentries.get(owner)
+        if subentry is not None and subentry.subentry_type == SUBENTRY_DEVICE:
+            hass.config_entries.async_remove_subentry(entry, owner)
+            return True
+        if domain == DOMAIN and entry.runtime_data.remove_device(owner):
+            return True
+    return False

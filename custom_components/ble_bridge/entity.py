@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterable
 from typing import override
+import weakref
 
 from homeassistant.const import EntityCategory
 from homeassistant.core import callback
@@ -88,17 +89,17 @@ def async_add_scanners(
 ) -> None:
     """Add the entities of all scanners, now and as they come."""
     bridge = entry.runtime_data
-    added: set[str] = set()
+    added: weakref.WeakSet[Scanner] = weakref.WeakSet()
 
     @callback
     def add() -> None:
         new = [
             scanner
-            for source, scanner in bridge.scanners.by_source.items()
-            if source not in added
+            for scanner in bridge.scanners.by_source.values()
+            if scanner not in added
         ]
         if new:
-            added.update(scanner.source for scanner in new)
+            added.update(new)
             async_add_entities(entity for scanner in new for entity in make(scanner))
 
     entry.async_on_unload(bridge.async_add_listener(add))

@@ -111,6 +111,11 @@ class Advertiser:
             feed.on_advertisement(sighting, advertisement)
 
     @callback
+    def forget(self, source: str) -> None:
+        """Forget how a scanner heard the address."""
+        self.sightings.pop(source, None)
+
+    @callback
     def _on_unavailable(self, advertisement: Advertisement) -> None:
         """Let go of an address that has not been heard for long."""
         self._feed.release(self)

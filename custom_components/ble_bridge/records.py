@@ -123,7 +123,7 @@ class Connectivity:
 type Record = Reading | Alert | Error | Connectivity
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Scanner:
     """What hears: a local adapter or a proxy.
 

@@ -143,6 +143,18 @@ class Scanners:
         return scanner
 
     @callback
+    def forget(self, source: str) -> bool:
+        """Forget a scanner and its ID, unless it is there; tell whether it was known."""
+        scanner = self.by_source.get(source)
+        if scanner is None or scanner.online:
+            return False
+        del self.by_source[source]
+        self._measured.pop(source, None)
+        if self._store.data["scanners"].pop(source, None) is not None:
+            self._store.save()
+        return True
+
+    @callback
     def refresh(self) -> list[Scanner]:
         """Take in the scanners that are there now, and return those that changed.
 

@@ -134,14 +134,14 @@ class MonitoredDevice:
         One that the broker had kept tells what was, and is no sign of life.
         """
         news = News()
-        at = message.time if retained and message.time is not None else now
-        if at > self.heard:
+        at = message.time if retained else now
+        if at is not None and at > self.heard:
             self.heard = at
             if at - self._seen_told >= SEEN_INTERVAL:
                 self._seen_told = at
                 news.changed.append(SEEN)
         if message.kind is MessageKind.STATUS:
-            self._take_status(message, at, news)
+            self._take_status(message, at, now, news)
         elif not retained:
             self._set("online", ONLINE, True, news)
         if message.relay is not None and message.state is not None:
@@ -157,9 +157,15 @@ class MonitoredDevice:
             self._take_value(name, value, now, news)
         return news
 
-    def _take_status(self, message: Message, at: float, news: News) -> None:
-        """Take over what a status says of the device itself."""
-        self._set("online", ONLINE, message.online, news)
+    def _take_status(
+        self, message: Message, at: float | None, now: float, news: News
+    ) -> None:
+        """Take over what a status says of the device itself; `at` is when it was said."""
+        online = message.online
+        if online and at is not None and now - at > self._how.timeout:
+            # The broker has kept it for too long to tell that the device is there
+            online = bool(self.online)
+        self._set("online", ONLINE, online, news)
         self._set("status", STATUS, message.status, news)
         for name, key, said in (
             ("ip", IP_ADDRESS, message.ip),
@@ -167,7 +173,7 @@ class MonitoredDevice:
         ):
             if said is not None:
                 self._set(name, key, said, news)
-        if message.uptime is not None and message.uptime < at:
+        if message.uptime is not None and at is not None and message.uptime < at:
             started = at - message.uptime
             if self.started is None or abs(started - self.started) > _SAME_START:
                 self._set("started", STARTED, started, news)

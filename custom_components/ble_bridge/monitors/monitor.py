@@ -92,6 +92,7 @@ class Monitor(Watcher):
         self.overflow = 0
         self.last_message: float | None = None
         self.rate: float | None = None
+        self.connection_listeners: set[Callable[[], None]] = set()
         self._on_alert = on_alert
         self._is_ours = is_ours
         self._routes: dict[str, Route | None] = {}
@@ -364,6 +365,8 @@ class Monitor(Watcher):
 
     def _on_connection(self) -> None:
         """Have the entities write whether what they show is what is now."""
+        for listener in tuple(self.connection_listeners):
+            listener()
         if self._retelling is not None:
             self._retelling.cancel()
             self._retelling = None
@@ -440,8 +443,9 @@ class Monitor(Watcher):
         if self._subscribed is None:
             return
         connected_since = now - (time.monotonic() - self._subscribed)
+        lasting = self.settings.dialect.lasting
         for device in tuple(self.devices.values()):
-            if device.check(now, connected_since):
+            if device.owner not in lasting and device.check(now, connected_since):
                 self._tell(device, News(changed=[ONLINE, SEEN]))
 
     # --- alerts -------------------------------------------------------------------------
