@@ -434,6 +434,15 @@ def test_too_many_values() -> None:
     assert refusal(SYSTEM, {"a": [0] * 500_000}, "x") is Reason.TOO_MANY_VALUES
 
 
+@pytest.mark.parametrize("item", [None, [], {}, [[]], {"a": None}, {"é": 1, "è": 1}])
+def test_what_is_no_value_counts(item: object) -> None:
+    """What makes no value makes work all the same, and as little of it."""
+    assert refusal(SYSTEM, {"a": [item] * MAX_VALUES}, "x") is Reason.TOO_MANY_VALUES
+    assert understood(SYSTEM, {"a": [item] * (MAX_VALUES // 3 - 1)}, "x")
+    same = {"é" * (number + 1): item for number in range(MAX_VALUES + 1)}
+    assert refusal(SYSTEM, same, "x") is Reason.TOO_MANY_VALUES
+
+
 # --- times ------------------------------------------------------------------------------
 
 

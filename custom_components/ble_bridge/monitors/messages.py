@@ -20,7 +20,8 @@ MAX_ID: Final = 64
 MAX_NAME: Final = 64
 # What Home Assistant takes for a state.
 MAX_TEXT: Final = 255
-# Values of one message, and objects and lists within one another.
+# Values of one message, with the objects and lists that hold them, and those within one
+# another.
 MAX_VALUES: Final = 256
 MAX_DEPTH: Final = 5
 # What counters of 64 bits reach; nothing that is measured is larger.
@@ -301,8 +302,8 @@ def _text(raw: object) -> str | None:
 def _values(said: dict[str, Any], dialect: Dialect) -> dict[str, Value]:
     """Return all values of a payload by name; what is within an object has both names."""
     values: dict[str, Value] = {}
-    for name, raw in _flat("", said, 0):
-        if len(values) >= MAX_VALUES:
+    for count, (name, raw) in enumerate(_flat("", said, 0)):
+        if count >= MAX_VALUES:
             raise RejectedError(Reason.TOO_MANY_VALUES)
         if raw is None:
             continue
@@ -319,13 +320,17 @@ def _values(said: dict[str, Any], dialect: Dialect) -> dict[str, Value]:
 
 
 def _flat(prefix: str, said: object, depth: int) -> Iterator[tuple[str, Any]]:
-    """Yield what objects and lists hold, however deep; a list's items are numbered."""
+    """Yield what objects and lists hold, however deep; a list's items are numbered.
+
+    They themselves hold no value, but count: a payload can be full of them.
+    """
     if depth >= MAX_DEPTH:
         raise RejectedError(Reason.TOO_DEEP)
     pairs: Any = said.items() if isinstance(said, dict) else _numbered(said)
     for key, raw in pairs:
         name = snake(key) if not prefix else f"{prefix}_{snake(key)}"[:MAX_NAME]
         if isinstance(raw, dict | list):
+            yield name, None
             yield from _flat(name, raw, depth + 1)
         else:
             yield name, raw
