@@ -115,8 +115,8 @@ def parse(
     _check_id(said, route, dialect)
     if kind is MessageKind.STATUS:
         # A will is written before its time, and cannot tell it.
-        said_status = said.get(dialect.status_key)
-        needs_time &= not (isinstance(said_status, str) and _is_offline(said_status))
+        status = _status_word(said.get(dialect.status_key))
+        needs_time &= status is None or not _is_offline(status)
     time = _time(said.pop(dialect.time_key, None), now, needed=needs_time)
     return _READERS[kind](route, said, time, dialect)
 
@@ -182,10 +182,7 @@ def _status(
     route: Route, said: dict[str, Any], time: float | None, dialect: Dialect
 ) -> Message:
     """Return what a status says: whether the device is there, and what it is."""
-    word = said.pop(dialect.status_key, None)
-    if isinstance(word, bool):
-        word = "online" if word else "offline"
-    if not isinstance(word, str) or not word.strip():
+    if (word := _status_word(said.pop(dialect.status_key, None))) is None:
         raise RejectedError(Reason.INCOMPLETE)
     uptime = said.pop(dialect.uptime_key, None)
     if uptime is not None and (
@@ -194,7 +191,6 @@ def _status(
         or not 0 <= uptime <= MAX_NUMBER
     ):
         raise RejectedError(Reason.NUMBER_TOO_LARGE)
-    word = word.strip()[:MAX_TEXT]
     return Message(
         kind=route.kind,
         time=time,
@@ -273,9 +269,16 @@ _READERS: Final = {
 }
 
 
+def _status_word(raw: object) -> str | None:
+    """Return what a status is called, if it is one."""
+    if isinstance(raw, bool):
+        return "online" if raw else "offline"
+    return _text(raw) if isinstance(raw, str) else None
+
+
 def _is_offline(word: str) -> bool:
     """Tell whether a status means that the device is not there."""
-    return word.strip().lower() in OFFLINE_WORDS
+    return word.lower() in OFFLINE_WORDS
 
 
 def _state(raw: object) -> bool:
