@@ -713,6 +713,7 @@ def test_one_value(payload: bytes, expected: dict[str, Any]) -> None:
         ({"a": [None, 2]}, {"a_2": 2}),
         ({"a": {}, "b": []}, {}),
         ({"a": "x" * 1000}, {"a": "x" * MAX_TEXT}),
+        ({"a": "\0", "b": "x\0\ny"}, {"a": "", "b": "x\ny"}),
         ({"": 1}, {"value": 1}),
         ({"a": {"b": 1}, "a_b": 2}, {"a_b": 2}),
         ({"a" * 60: {"b" * 60: 1}}, {"a" * 60 + "_" + "b" * 3: 1}),

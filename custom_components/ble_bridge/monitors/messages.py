@@ -311,7 +311,8 @@ def _values(said: dict[str, Any], dialect: Dialect) -> dict[str, Value]:
         if raw is None:
             continue
         if isinstance(raw, str):
-            value: Value = raw[:MAX_TEXT]
+            # PostgreSQL takes no NUL, and the recorder none out of a state
+            value: Value = raw[:MAX_TEXT].replace("\0", "")
         elif isinstance(raw, bool) or -MAX_NUMBER <= raw <= MAX_NUMBER:
             value = raw
         else:
