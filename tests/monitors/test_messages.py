@@ -414,6 +414,18 @@ def test_uptime() -> None:
         assert (message.uptime, message.values) == (right, {})
 
 
+def test_no_uptime() -> None:
+    """One that is no number is a value as any other, not a reason to know nothing."""
+    for said, values in (
+        ("3 days", {"uptime": "3 days"}),
+        (True, {"uptime": True}),
+        ({"days": 3}, {"uptime_days": 3}),
+        ([], {}),
+    ):
+        message = understood(STATUS, {"status": "online", "uptime": said})
+        assert (message.uptime, message.values) == (None, values)
+
+
 def test_too_deep() -> None:
     """There is an end to objects and lists within one another, even where nothing is."""
     assert nested(5) == b'{"a":{"a":[{"a":{"a":1}}]}}'

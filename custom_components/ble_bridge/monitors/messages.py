@@ -184,12 +184,10 @@ def _status(
     """Return what a status says: whether the device is there, and what it is."""
     if (word := _status_word(said.pop(dialect.status_key, None))) is None:
         raise RejectedError(Reason.INCOMPLETE)
-    uptime = said.pop(dialect.uptime_key, None)
-    if uptime is not None and (
-        isinstance(uptime, bool)
-        or not isinstance(uptime, int | float)
-        or not 0 <= uptime <= MAX_NUMBER
-    ):
+    uptime = said.get(dialect.uptime_key)
+    if isinstance(uptime, bool) or not isinstance(uptime, int | float):
+        uptime = None  # A text ("3 days") is a value like others
+    elif not 0 <= said.pop(dialect.uptime_key) <= MAX_NUMBER:
         raise RejectedError(Reason.NUMBER_TOO_LARGE)
     return Message(
         kind=route.kind,
