@@ -13,7 +13,7 @@ from custom_components.ble_bridge.monitors.dead_letters import (
     DeadLetter,
     DeadLetters,
 )
-from custom_components.ble_bridge.monitors.messages import Reason
+from custom_components.ble_bridge.monitors.messages import MAX_TOPIC, Reason
 
 NOW = 1_790_000_000.5
 KEPT = {
@@ -63,6 +63,16 @@ def test_large_payloads(size: int, kept: int, whole: bool) -> None:
     assert (len(letter.payload), letter.size) == (kept, size)
     assert letter.is_whole is whole
     assert letter.beginning == "x" * min(size, FIRST_BYTES)
+
+
+def test_long_topics() -> None:
+    """Topics can have 64 kB; so much is kept of none, and then not published again."""
+    letters = DeadLetters()
+    for size, whole in ((MAX_TOPIC, True), (MAX_TOPIC + 1, False), (65_535, False)):
+        letter = letters.add("a" * size, b"x", Reason.INVALID_ID, NOW)
+        assert letter.is_whole is whole
+        assert letter.topic == "a" * MAX_TOPIC + ("" if whole else "…")
+    assert [*restored(letters)] == [*letters]
 
 
 def test_beginning() -> None:

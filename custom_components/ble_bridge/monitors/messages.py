@@ -18,6 +18,8 @@ from .presets import Dialect
 
 MAX_ID: Final = 64
 MAX_NAME: Final = 64
+# No topic that is watched, with IDs in it, is longer (characters).
+MAX_TOPIC: Final = 512
 # What Home Assistant takes for a state.
 MAX_TEXT: Final = 255
 # Values of one message, with the objects and lists that hold them, and those within one
