@@ -7,11 +7,12 @@ that is filled in, and look at what a user sees: states, and messages on the bro
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from homeassistant.components import bluetooth
 from homeassistant.components.bluetooth import MONOTONIC_TIME, BaseHaRemoteScanner
-from homeassistant.config_entries import ConfigSubentryData
+from homeassistant.config_entries import ConfigSubentry, ConfigSubentryData
 from homeassistant.core import CALLBACK_TYPE, HomeAssistant
 from homeassistant.util import slugify
 import pytest
@@ -194,6 +195,26 @@ def bridge_entry(
             ),
             *(device_subentry(data) for data in devices),
         ],
+    )
+
+
+def add_monitor(hass: HomeAssistant, entry: MockConfigEntry, **changes: Any) -> None:
+    """Add a monitor to a bridge with one destination, as the form does."""
+    (destination_id,) = entry.subentries
+    data = {
+        "preset": "autocore",
+        "destination": destination_id,
+        "topic_base": "autocore",
+        **changes,
+    }
+    hass.config_entries.async_add_subentry(
+        entry,
+        ConfigSubentry(
+            data=MappingProxyType(data),
+            subentry_type="monitor",
+            title="Garage",
+            unique_id=None,
+        ),
     )
 
 
