@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from .messages import Reason
+from .messages import MAX_TOPIC, Reason
 
 MAX_LETTERS: Final = 100
 # Payloads up to this size are kept whole, so that they can be published again.
@@ -20,7 +20,7 @@ class DeadLetter:
     """A message that could not be understood.
 
     `time` is Unix time in seconds; `payload` is what is kept of the payload, which had `size`
-    bytes.
+    bytes. A topic that is too long ends in `…`.
     """
 
     topic: str
@@ -32,7 +32,7 @@ class DeadLetter:
     @property
     def is_whole(self) -> bool:
         """Tell whether the message can be published again as it was."""
-        return len(self.payload) == self.size
+        return len(self.payload) == self.size and len(self.topic) <= MAX_TOPIC
 
     @property
     def beginning(self) -> str:
@@ -67,6 +67,8 @@ class DeadLetters:
         """Keep a message, in the place of the oldest where there is no room."""
         size = len(payload)
         kept = payload if size <= MAX_KEPT else payload[:FIRST_BYTES]
+        if len(topic) > MAX_TOPIC:
+            topic = f"{topic[:MAX_TOPIC]}…"
         letter = DeadLetter(topic, reason, time, bytes(kept), size)
         self.counts[reason] += 1
         self._letters.append(letter)

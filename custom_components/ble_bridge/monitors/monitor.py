@@ -25,7 +25,7 @@ from ..layouts.topics import safe_part
 from ..records import Alert, DeviceIdentity
 from .dead_letters import DeadLetter, DeadLetters
 from .device import FIRMWARE, IP_ADDRESS, ONLINE, SEEN, MonitoredDevice, News
-from .messages import Reason, RejectedError, is_valid_id, parse
+from .messages import MAX_TOPIC, Reason, RejectedError, is_valid_id, parse
 from .patterns import Route, find
 from .settings import MonitorSettings
 
@@ -149,13 +149,18 @@ class Monitor(Watcher):
         try:
             route = self._routes[topic]
         except KeyError:
-            if len(self._routes) >= MAX_ROUTES:
-                self._routes.clear()
-            route = self._routes[topic] = find(self.settings.patterns, topic)
+            route = find(self.settings.patterns, topic)
+            if len(topic) <= MAX_TOPIC:
+                if len(self._routes) >= MAX_ROUTES:
+                    self._routes.clear()
+                self._routes[topic] = route
         # Nothing in a topic is how what was kept there is cleared
         if route is None or not payload:
             return
         now = time.time()
+        if len(topic) > MAX_TOPIC:
+            self._reject(topic, payload, Reason.INVALID_ID, now)
+            return
         if len(payload) > self.settings.max_payload:
             self._reject(topic, payload, Reason.TOO_LARGE, now)
             return
