@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+import json
+import logging
 from typing import Any
 
 from homeassistant.components.recorder import Recorder
@@ -108,3 +110,48 @@ async def test_statistics(
         assert summary["pressure_bar"] == [(0.5, 2.5, None, None)]
         assert summary["boot_count"] == [(None, None, 7, 0)]
         assert summary["energy"] == [(None, None, 104, 4)]
+
+
+def states(database: str, garage: Garage, key: str) -> list[tuple[str, dict[str, Any]]]:
+    """Return what was recorded of an entity, in order."""
+    return [
+        (state, json.loads(attributes))
+        for state, attributes in select(
+            database, STATES, entity_id=garage.entity_id(key)
+        )
+    ]
+
+
+def complaints(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return what the recorder is not happy with."""
+    return [
+        record.getMessage()
+        for record in caplog.records
+        if "recorder" in record.name and record.levelno >= logging.WARNING
+    ]
+
+
+async def test_strange_texts(
+    database: str,
+    recorder_mock: Recorder,
+    garage: Garage,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A text that a database cannot keep costs nothing else."""
+    await garage.start()
+    for temperature, mode in ((21, "eco"), (22, "eco\0\0"), (23, "\0warm 🚗")):
+        said = telemetry(temperature=temperature, mode=mode)
+        await garage.tell(f"{DEVICE}/telemetry", said)
+    await garage.tell(f"{DEVICE}/status", status(status="on\0line"))
+    await async_wait_recording_done(garage.hass)
+    recorded = {
+        key: [state for state, _ in states(database, garage, key)]
+        for key in ("field!temperature", "field!mode", "status", "ip")
+    }
+    assert recorded == {
+        "field!temperature": ["21", "22", "23"],
+        "field!mode": ["eco", "warm 🚗"],
+        "status": ["online"],
+        "ip": ["192.168.1.100"],
+    }
+    assert complaints(caplog) == []

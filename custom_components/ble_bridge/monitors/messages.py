@@ -181,10 +181,11 @@ def _status(
     route: Route, said: dict[str, Any], time: float | None, dialect: Dialect
 ) -> Message:
     """Return what a status says: whether the device is there, and what it is."""
-    word = said.pop(dialect.status_key, None)
-    if isinstance(word, bool):
-        word = "online" if word else "offline"
-    if not isinstance(word, str) or not word.strip():
+    raw = said.pop(dialect.status_key, None)
+    if isinstance(raw, bool):
+        raw = "online" if raw else "offline"
+    word = _text(raw) if isinstance(raw, str) else None
+    if word is None:
         raise RejectedError(Reason.INCOMPLETE)
     uptime = said.pop(dialect.uptime_key, None)
     if uptime is not None and (
@@ -193,7 +194,6 @@ def _status(
         or not 0 <= uptime <= MAX_NUMBER
     ):
         raise RejectedError(Reason.NUMBER_TOO_LARGE)
-    word = word.strip()[:MAX_TEXT]
     return Message(
         kind=route.kind,
         time=time,
