@@ -17,7 +17,7 @@ from pytest_homeassistant_custom_component.components.recorder.common import (
 )
 from sqlalchemy import create_engine, text
 
-from .garage import DEVICE, Garage, relay, status, telemetry
+from .garage import DEVICE, Garage, moment, relay, status, telemetry
 
 STATES = """
 SELECT states.state, state_attributes.shared_attrs
@@ -154,4 +154,23 @@ async def test_strange_texts(
         "status": ["online"],
         "ip": ["192.168.1.100"],
     }
+    assert complaints(caplog) == []
+
+
+async def test_large_event(
+    database: str,
+    recorder_mock: Recorder,
+    garage: Garage,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """An event that says more than the recorder keeps is kept as far as that goes."""
+    await garage.start()
+    tap = {"device_id": DEVICE, "timestamp": moment(), "action": "tap", "text": "a\0b"}
+    for more in ({}, {f"value_{number}": "🚗" * 255 for number in range(40)}):
+        await garage.tell(f"{DEVICE}/display/interaction", tap | more)
+    await async_wait_recording_done(garage.hass)
+    recorded = [attributes for _, attributes in states(database, garage, "interaction")]
+    assert [attributes["event_type"] for attributes in recorded] == [None, "tap", "tap"]
+    assert recorded[-1]["value_9"] == "🚗" * 255
+    assert "event_types" not in recorded[-1]
     assert complaints(caplog) == []
