@@ -22,6 +22,7 @@ from pytest_homeassistant_custom_component.common import MockConfigEntry
 import custom_components.ble_bridge  # noqa: F401
 from custom_components.ble_bridge.const import DOMAIN
 from scripts.simulation.broker import Mosquitto
+from scripts.simulation.postgres import Postgres
 from scripts.simulation.subscriber import Subscriber
 
 from .chaos.house import House, house_of
@@ -133,6 +134,18 @@ async def broker_fixture() -> AsyncIterator[Mosquitto]:
     """Return a running broker."""
     async with Mosquitto() as broker:
         yield broker
+
+
+@pytest.fixture(name="database", params=["sqlite", "postgresql"])
+async def database_fixture(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> AsyncIterator[str]:
+    """Return where an empty database for the recorder is, once of each kind."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'recorder.db'}"
+    else:
+        async with Postgres() as postgres:
+            yield postgres.url
 
 
 @pytest.fixture(name="subscriber")
