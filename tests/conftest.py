@@ -7,11 +7,12 @@ that is filled in, and look at what a user sees: states, and messages on the bro
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from homeassistant.components import bluetooth
 from homeassistant.components.bluetooth import MONOTONIC_TIME, BaseHaRemoteScanner
-from homeassistant.config_entries import ConfigSubentryData
+from homeassistant.config_entries import ConfigSubentry, ConfigSubentryData
 from homeassistant.core import CALLBACK_TYPE, HomeAssistant
 from homeassistant.util import slugify
 import pytest
@@ -21,6 +22,7 @@ from pytest_homeassistant_custom_component.common import MockConfigEntry
 import custom_components.ble_bridge  # noqa: F401
 from custom_components.ble_bridge.const import DOMAIN
 from scripts.simulation.broker import Mosquitto
+from scripts.simulation.postgres import Postgres
 from scripts.simulation.subscriber import Subscriber
 
 from .chaos.house import House, house_of
@@ -134,6 +136,18 @@ async def broker_fixture() -> AsyncIterator[Mosquitto]:
         yield broker
 
 
+@pytest.fixture(name="database", params=["sqlite", "postgresql"])
+async def database_fixture(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> AsyncIterator[str]:
+    """Return where an empty database for the recorder is, once of each kind."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'recorder.db'}"
+    else:
+        async with Postgres() as postgres:
+            yield postgres.url
+
+
 @pytest.fixture(name="subscriber")
 async def subscriber_fixture(broker: Mosquitto) -> AsyncIterator[Subscriber]:
     """Return a subscriber to everything."""
@@ -194,6 +208,26 @@ def bridge_entry(
             ),
             *(device_subentry(data) for data in devices),
         ],
+    )
+
+
+def add_monitor(hass: HomeAssistant, entry: MockConfigEntry, **changes: Any) -> None:
+    """Add a monitor to a bridge with one destination, as the form does."""
+    (destination_id,) = entry.subentries
+    data = {
+        "preset": "autocore",
+        "destination": destination_id,
+        "topic_base": "autocore",
+        **changes,
+    }
+    hass.config_entries.async_add_subentry(
+        entry,
+        ConfigSubentry(
+            data=MappingProxyType(data),
+            subentry_type="monitor",
+            title="Garage",
+            unique_id=None,
+        ),
     )
 
 

@@ -154,6 +154,7 @@ class Bridge:
             entry,
             monitor_store,
             self.destinations,
+            via_device_id=self.device_id,
             publish=self._publish_alert,
             is_ours=self._is_ours,
         )

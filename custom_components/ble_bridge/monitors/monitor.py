@@ -59,10 +59,14 @@ class Monitor(Watcher):
         settings: MonitorSettings,
         destination: MqttDestination | None,
         *,
+        via_device_id: str,
         on_alert: Callable[[str, Alert], None],
         is_ours: Callable[[str], bool],
     ) -> None:
-        """Initialize; `on_alert` publishes one, `is_ours` knows what the bridge publishes."""
+        """Initialize; `on_alert` publishes one, `is_ours` knows what the bridge publishes.
+
+        `via_device_id` is the bridge's, as Home Assistant lists it.
+        """
         self.hass = hass
         self.entry = entry
         self.subentry_id = subentry.subentry_id
@@ -84,6 +88,7 @@ class Monitor(Watcher):
                 manufacturer=MANUFACTURER,
                 model="MQTT monitor",
                 name=self.title,
+                via_device_id=via_device_id,
             )
             .id
         )
@@ -92,7 +97,7 @@ class Monitor(Watcher):
         self.overflow = 0
         self.last_message: float | None = None
         self.rate: float | None = None
-        self.connection_listeners: set[Callable[[], None]] = set()
+        self.listeners: set[Callable[[], None]] = set()
         self._on_alert = on_alert
         self._is_ours = is_ours
         self._routes: dict[str, Route | None] = {}
@@ -373,8 +378,7 @@ class Monitor(Watcher):
 
     def _on_connection(self) -> None:
         """Have the entities write whether what they show is what is now."""
-        for listener in tuple(self.connection_listeners):
-            listener()
+        self._notify()
         if self._retelling is not None:
             self._retelling.cancel()
             self._retelling = None
@@ -500,12 +504,18 @@ class Monitor(Watcher):
         return self.dead_letters.total + self.overflow
 
     def measure(self) -> None:
-        """Work out the rate (messages a second) since the last call."""
+        """Work out the rate (messages a second) since the last call, and have it written."""
         now = time.monotonic()
         then, processed = self._measured
         if now > then:
             self.rate = (self.processed - processed) / (now - then)
         self._measured = now, self.processed
+        self._notify()
+
+    def _notify(self) -> None:
+        """Have the figures written."""
+        for listener in tuple(self.listeners):
+            listener()
 
     # --- across restarts ----------------------------------------------------------------
 

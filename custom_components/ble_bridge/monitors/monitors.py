@@ -40,14 +40,19 @@ class Monitors:
         store: MonitorStore,
         destinations: Mapping[str, Destination[Any]],
         *,
+        via_device_id: str,
         publish: Callable[[str, Alert], None],
         is_ours: Callable[[str], bool],
     ) -> None:
-        """Initialize; `publish` publishes alerts, `is_ours` knows the bridge's own topics."""
+        """Initialize; `publish` publishes alerts, `is_ours` knows the bridge's own topics.
+
+        `via_device_id` is the bridge's, as Home Assistant lists it.
+        """
         self.hass = hass
         self.entry = entry
         self.by_id: dict[str, Monitor] = {}
         self._store = store
+        self._via_device_id = via_device_id
         self._publish = publish
         self._is_ours = is_ours
         self._timers: list[CALLBACK_TYPE] = []
@@ -73,6 +78,7 @@ class Monitors:
             subentry,
             settings,
             destination if isinstance(destination, MqttDestination) else None,
+            via_device_id=self._via_device_id,
             on_alert=self._on_alert,
             is_ours=self._is_ours,
         )
