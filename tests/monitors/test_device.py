@@ -230,6 +230,27 @@ def test_retained() -> None:
     assert (untimed.online, untimed.heard, untimed.started) == (True, 0, None)
 
 
+def test_retained_from_the_future() -> None:
+    """Where a device's clock is ahead, it was heard no later than now."""
+    known = device()
+    take(known, status(time=NOW + 80_000, uptime=10), retained=True)
+    assert (known.heard, known.started) == (NOW, NOW - 10)
+    assert known.check(NOW + 301, NOW)
+
+
+def test_clock_set_back() -> None:
+    """A clock that is set right neither keeps a device alive nor hides when it was heard."""
+    known = device()
+    take(known, telemetry(a=1), 1_000_000)
+    assert SEEN in take(known, telemetry(a=1)).changed
+    assert known.heard == NOW
+    silent = device()
+    take(silent, telemetry(a=1), 1_000_000)
+    assert not silent.check(NOW, NOW)
+    assert silent.heard == NOW
+    assert silent.check(NOW + 301, NOW)
+
+
 # --- relays -----------------------------------------------------------------------------
 
 

@@ -134,10 +134,13 @@ class MonitoredDevice:
         One that the broker had kept tells what was, and is no sign of life.
         """
         news = News()
-        at = message.time if retained else now
-        if at is not None and at > self.heard:
+        at: float | None = now
+        if retained:
+            # One whose clock is ahead was not heard in the future
+            at = None if message.time is None else min(message.time, now)
+        if at is not None and (at > self.heard or not retained):
             self.heard = at
-            if at - self._seen_told >= SEEN_INTERVAL:
+            if abs(at - self._seen_told) >= SEEN_INTERVAL:
                 self._seen_told = at
                 news.changed.append(SEEN)
         if message.kind is MessageKind.STATUS:
@@ -239,6 +242,8 @@ class MonitoredDevice:
         """
         if not self.online:
             return False
+        # Where the clock was set back, it is from now on that the device is silent
+        self.heard = min(self.heard, now)
         if now - max(self.heard, connected_since) <= self._how.timeout:
             return False
         self.online = False
