@@ -364,6 +364,21 @@ def test_averages() -> None:
     assert known.average("d") == 1.5
 
 
+def test_retained_values() -> None:
+    """A value that comes again with each connection counts once."""
+    known = device(WATCHED)
+    known.want_average("a")
+    for value in STEADY:
+        take(known, telemetry(a=value))
+    before = known.state()
+    for _ in range(10):
+        assert take(known, telemetry(a=STEADY[-1]), retained=True) == News()
+    assert known.state() == before
+    news = take(known, telemetry(a=FAR), retained=True)
+    assert (news.changed, news.alerts) == ([field_key("a")], [])
+    assert known.values == {"a": FAR}
+
+
 def test_average_of_the_largest() -> None:
     """Numbers as large as there are have an average."""
     known = device(WATCHED)

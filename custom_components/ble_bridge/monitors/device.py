@@ -157,7 +157,7 @@ class MonitoredDevice:
                 news.happening = Happening(message.kind, message.event, message.values)
             return news
         for name, value in message.values.items():
-            self._take_value(name, value, now, news)
+            self._take_value(name, value, now, news, retained=retained)
         return news
 
     def _take_status(
@@ -208,8 +208,14 @@ class MonitoredDevice:
             relay.state, relay.triggered_by = state, triggered_by
             news.changed.append(relay_key(name))
 
-    def _take_value(self, name: str, value: Value, now: float, news: News) -> None:
-        """Take over a value, its average, and whether it is an anomaly."""
+    def _take_value(
+        self, name: str, value: Value, now: float, news: News, *, retained: bool
+    ) -> None:
+        """Take over a value, its average, and whether it is an anomaly.
+
+        One that the broker had kept comes with each connection, and is measured no more often
+        for that.
+        """
         before = self.values.get(name)
         if before is None and name not in self.kinds:
             if len(self.kinds) >= MAX_FIELDS:
@@ -220,7 +226,7 @@ class MonitoredDevice:
         if value != before or type(value) is not type(before):
             self.values[name] = value
             news.changed.append(field_key(name))
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if retained or isinstance(value, bool) or not isinstance(value, int | float):
             return
         if (last := self.averaged.get(name)) is not None:
             last.append(value)
