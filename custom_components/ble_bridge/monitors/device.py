@@ -9,7 +9,7 @@ from typing import Any, Final
 from ..alerts import DEFAULT_DEVIATIONS, Change, Rule, RuleKind, Watch
 from ..decoders.fields import Kind
 from ..records import Value
-from .messages import MAX_NAME, MAX_NUMBER, MAX_TEXT, Message, is_valid_id
+from .messages import MAX_NAME, MAX_NUMBER, MAX_TEXT, MAX_TIME, Message, is_valid_id
 from .names import field_of
 from .patterns import MessageKind
 
@@ -330,10 +330,10 @@ class MonitoredDevice:
         """Go on from a state; raises ValueError, TypeError or KeyError where it is none."""
         online = state["online"]
         self.online = None if online is None else bool(online)
-        self.heard = _number(state["heard"])
+        self.heard = _time(state["heard"])
         self._seen_told = self.heard
         started = state["started"]
-        self.started = None if started is None else _number(started)
+        self.started = None if started is None else _time(started)
         self.status = _text(state["status"])
         self.ip = _text(state["ip"])
         self.firmware = _text(state["firmware"])
@@ -382,6 +382,13 @@ def _number(raw: object) -> float:
     if not -MAX_NUMBER <= raw <= MAX_NUMBER:
         raise ValueError("Not a number that would have been kept")
     return raw
+
+
+def _time(raw: object) -> float:
+    """Return a Unix time in seconds that was kept."""
+    if not 0 <= (time := _number(raw)) <= MAX_TIME:
+        raise ValueError("Not a time that would have been kept")
+    return time
 
 
 def _text(raw: object) -> str | None:
