@@ -261,10 +261,16 @@ KILOBYTES = 64
 MESSAGES = 4000
 CHUNK = 250
 # IDs that are as odd as can be; the last one is as long as can be.
-ODD = ("two words", "🦊", "Küche", "'\"\\<b>", "a$b", "-", "x" * MAX_ID)
+ODD = ("two words", "🦊", "Küche", "'\"\\<b>", "a$b", "{name}%s", "x" * MAX_ID)
 DEVICES = (*ODD, *(f"ESP32_{number:03}" for number in range(LIMIT - len(ODD))))
 STRANGERS = tuple(f"flood_{number}" for number in range(400))
 HIDDEN = ("", " ", "a\u200bb", "x" * (MAX_ID + 1), "🦊" * 200, "y" * 30_000)
+# What is an IP address, what begins like one, and what is none.
+ADDRESSES = (
+    *("192.168.1.7", "::1", "fe80::1%eth0", "fe80::1%]", "fe80::1%@host", "[::1"),
+    *("1.2.3.4/../", "javascript:alert(1)", "999.1.1.1", "", None, 7, {"a": 1}),
+)
+RELAYS = ("0", "1", "pump 🦊", "{index}", "%s", "r" * MAX_ID)
 
 
 @dataclass
@@ -333,6 +339,10 @@ class Fleet:
         said = self._timed(device, status=word, uptime=self.random.randrange(10**6))
         if word == "OFFLINE":
             del said["timestamp"]
+        said["ip_address"] = self.random.choice(ADDRESSES)
+        said["firmware_version"] = self.random.choice(
+            ("1.2.0", "\0", "🌙" * 99, 5, [1])
+        )
         online = "off" if word == "OFFLINE" else "on"
         return "status", said, {"online": online, "status": word}
 
@@ -379,7 +389,7 @@ class Fleet:
         )
 
     def _relay(self, device: str) -> tuple[str, Any, dict[str, str]]:
-        index = self.random.randrange(4)
+        index = self.random.choice(RELAYS)
         said, shown = self.random.choice(
             ((True, "on"), ("ON", "on"), (1, "on"), (False, "off"), ("open", "off"))
         )

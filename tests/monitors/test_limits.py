@@ -49,6 +49,31 @@ def test_masked_at_once() -> None:
 
 
 @pytest.mark.parametrize(
+    ("ip", "expected"),
+    [
+        ("192.168.1.100", "http://192.168.1.100"),
+        ("2001:DB8::1", "http://[2001:db8::1]"),
+        ("fe80::1%eth0", None),
+        ("fe80::1%]", None),
+        ("fe80::1%@host", None),
+        ("fe80::1%", None),
+        ("192.168.1.100:80", None),
+        ("192.168.1.100@host", None),
+        ("javascript:alert(1)", None),
+        ("esp32.local", None),
+    ],
+)
+async def test_address(garage: Garage, ip: str, expected: str | None) -> None:
+    """A device's pages are linked where its address can stand in a URL."""
+    await garage.start()
+    for said in ("10.0.0.1", ip):
+        await garage.tell(f"{DEVICE}/status", status(ip_address=said))
+    assert (device := garage.device()) is not None
+    assert device.configuration_url == expected
+    assert garage.value("ip") == ip
+
+
+@pytest.mark.parametrize(
     "damaged",
     [
         None,

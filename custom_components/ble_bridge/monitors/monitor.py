@@ -560,7 +560,10 @@ def configuration_url(ip: str | None) -> str | None:
         address = ipaddress.ip_address(ip)
     except ValueError:
         return None
-    return f"http://[{address}]" if address.version == 6 else f"http://{address}"
+    if isinstance(address, ipaddress.IPv4Address):
+        return f"http://{address}"
+    # A zone is anything after a `%`, and only the device's own
+    return None if address.scope_id else f"http://[{address}]"
 
 
 def _alert(identity: DeviceIdentity, watch: Watch, change: Change) -> Alert:
