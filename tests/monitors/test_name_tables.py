@@ -1,6 +1,8 @@
 """What the name of a value tells: units and classes that Home Assistant accepts."""
 
 from collections.abc import Iterator
+from itertools import batched
+import logging
 
 from homeassistant.components.binary_sensor import BinarySensorDeviceClass
 from homeassistant.components.sensor import SensorDeviceClass, SensorStateClass
@@ -14,9 +16,12 @@ import pytest
 
 from custom_components.ble_bridge.decoders.fields import FIELDS, Field, Kind
 from custom_components.ble_bridge.monitors import names
+from custom_components.ble_bridge.monitors.device import MAX_FIELDS
 from custom_components.ble_bridge.monitors.messages import MAX_NAME, snake
 from custom_components.ble_bridge.monitors.names import field_of
 from custom_components.ble_bridge.records import Value
+
+from .garage import Garage, moment
 
 
 def all_names() -> Iterator[str]:
@@ -153,3 +158,29 @@ def test_any_name(name: str, value: Value) -> None:
         assert kind is Kind.BOOLEAN
     else:
         assert kind is (Kind.TEXT if isinstance(value, str) else Kind.NUMBER)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(1.5, None), (True, "on"), ("said", "said")], ids=str
+)
+async def test_in_home_assistant(
+    garage: Garage,
+    caplog: pytest.LogCaptureFixture,
+    value: Value,
+    shown: str | None,
+) -> None:
+    """A value of any known name becomes an entity that Home Assistant has nothing against."""
+    await garage.start()
+    for number, some in enumerate(batched(NAMES, MAX_FIELDS, strict=False)):
+        device = f"ESP32_{number}"
+        said = {**dict.fromkeys(some, value), "timestamp": moment()}
+        await garage.tell(f"{device}/telemetry", said)
+        for name in {*some} - {"timestamp"}:
+            state = garage.value(f"field!{name}", device)
+            assert state == shown if shown else float(str(state)), name
+    loggers = ("homeassistant.components", "homeassistant.helpers", "custom_components")
+    assert [
+        record.getMessage()
+        for record in caplog.records
+        if record.name.startswith(loggers) and record.levelno >= logging.WARNING
+    ] == []
