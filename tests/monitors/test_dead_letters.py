@@ -1,11 +1,13 @@
 """What could not be understood: the newest of it is kept, all of it is counted."""
 
+import base64
 import json
 from typing import Any
 
 from hypothesis import given, strategies as st
 import pytest
 
+from custom_components.ble_bridge.layouts.topics import is_valid_topic
 from custom_components.ble_bridge.monitors.dead_letters import (
     FIRST_BYTES,
     MAX_KEPT,
@@ -96,7 +98,7 @@ def test_remove() -> None:
 @given(
     st.lists(
         st.tuples(
-            st.text(st.characters(codec="utf-8"), max_size=9),
+            st.text(st.characters(codec="utf-8"), max_size=9).filter(is_valid_topic),
             st.binary(max_size=99) | st.just(b"x" * (MAX_KEPT + 1)),
             st.sampled_from(Reason),
             st.floats(0, 4e9),
@@ -118,6 +120,13 @@ def test_restart(added: list[tuple[str, bytes, Reason, float]]) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
+        {"topic": None},
+        {"topic": 5},
+        {"topic": ""},
+        {"topic": "a/#"},
+        {"topic": "$SYS"},
+        {"topic": "a\ud800"},
+        {"topic": "a" * (MAX_TOPIC + 2)},
         {"payload": None},
         {"payload": 5},
         {"payload": "eyE"},
@@ -128,6 +137,10 @@ def test_restart(added: list[tuple[str, bytes, Reason, float]]) -> None:
         {"time": None},
         {"time": "noon"},
         {"time": []},
+        {"time": -1},
+        {"time": 1e12},
+        {"time": "nan"},
+        {"payload": base64.b64encode(b"x" * (MAX_KEPT + 1)), "size": MAX_KEPT + 1},
         {"size": None},
         {"size": "two"},
         {"size": 1},
@@ -135,6 +148,7 @@ def test_restart(added: list[tuple[str, bytes, Reason, float]]) -> None:
         {"size": float("inf")},
         {"size": float("nan")},
     ],
+    ids=lambda changes: str(changes)[:30],
 )
 def test_no_letter(changes: dict[str, Any]) -> None:
     """What is no letter is left out, and takes no other one with it."""

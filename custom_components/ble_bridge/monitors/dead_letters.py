@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from .messages import MAX_TOPIC, Reason
+from ..layouts.topics import is_valid_topic
+from .messages import MAX_TIME, MAX_TOPIC, Reason
 
 MAX_LETTERS: Final = 100
 # Payloads up to this size are kept whole, so that they can be published again.
@@ -108,14 +109,24 @@ def _letter(kept: object) -> DeadLetter | None:
     if not isinstance(kept, Mapping):
         return None
     try:
-        payload = base64.b64decode(kept["payload"], validate=True)
         letter = DeadLetter(
-            str(kept["topic"]),
+            kept["topic"],
             Reason(kept["reason"]),
             float(kept["time"]),
-            payload[:MAX_KEPT],
+            base64.b64decode(kept["payload"], validate=True),
             int(kept["size"]),
         )
     except KeyError, TypeError, ValueError, OverflowError:
         return None
-    return letter if len(letter.payload) <= letter.size else None
+    return letter if _is_possible(letter) else None
+
+
+def _is_possible(letter: DeadLetter) -> bool:
+    """Tell whether a letter is one that could have been kept."""
+    return (
+        isinstance(letter.topic, str)
+        and is_valid_topic(letter.topic)
+        and len(letter.topic) <= MAX_TOPIC + 1
+        and 0 <= letter.time <= MAX_TIME
+        and len(letter.payload) <= min(letter.size, MAX_KEPT)
+    )

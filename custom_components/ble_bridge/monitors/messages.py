@@ -31,6 +31,8 @@ MAX_NUMBER: Final = 2.0**63
 # What a clock that was never set says lies before, one of another time zone less far ahead.
 EARLIEST: Final = datetime(2020, 1, 1, tzinfo=UTC).timestamp()
 MAX_AHEAD: Final = 86_400.0
+# The end of the year 9999, after which no time can be shown.
+MAX_TIME: Final = 253_402_300_799.0
 # Unix times are seconds up to here (in the year 5138), milliseconds beyond.
 _SECONDS: Final = 1e11
 

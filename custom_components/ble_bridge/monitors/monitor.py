@@ -26,7 +26,7 @@ from ..records import Alert, DeviceIdentity
 from .dead_letters import DeadLetter, DeadLetters
 from .device import FIRMWARE, IP_ADDRESS, ONLINE, SEEN, MonitoredDevice, News
 from .messages import MAX_TOPIC, Reason, RejectedError, is_valid_id, parse
-from .patterns import Route, find
+from .patterns import MessageKind, Route, find
 from .settings import MonitorSettings
 
 _LOGGER = logging.getLogger(__name__)
@@ -307,7 +307,10 @@ class Monitor(Watcher):
         for letter in letters:
             if not letter.is_whole or self.destination is None:
                 continue
-            message = self.destination.message(letter.topic, letter.payload, 1)
+            try:
+                message = self.destination.message(letter.topic, letter.payload, 1)
+            except ValueError:
+                continue  # Some brokers allow in topics what others end connections for
             if await self.destination.async_publish(message) not in _DELIVERED:
                 break
             self.dead_letters.remove(letter)
@@ -540,12 +543,13 @@ class Monitor(Watcher):
     def _restored(self, key: str, kept: Any) -> MonitoredDevice | None:
         """Return a device as it was kept, unless that is not how it would have been."""
         try:
-            route = (kept["owner"], kept["device_id"])
-            device = MonitoredDevice(key, *route, self.settings.watching)
+            owner, device_id = str(kept["owner"]), str(kept["device_id"])
+            device = MonitoredDevice(key, owner, device_id, self.settings.watching)
             device.restore(kept)
         except KeyError, TypeError, ValueError, AttributeError:
             return None
-        return device if is_valid_id(device.device_id) else None
+        route = Route(MessageKind.STATUS, device_id, "", owner)
+        return device if is_valid_id(device_id) and route.key == key else None
 
 
 def configuration_url(ip: str | None) -> str | None:
