@@ -41,9 +41,9 @@ async def test_critical_relay(
         for index in (0, 1):
             await garage.tell(f"{device}/relay/{index}/status", relay(index, device))
     ids = {
-        name: device.id
+        name: found.id
         for name in ("pump", "gate")
-        if (device := garage.device(name)) is not None
+        if (found := garage.device(name)) is not None
     }
     dr.async_get(garage.hass).async_update_device(ids["pump"], name_by_user="Pump")
     if "devices" in inputs:
