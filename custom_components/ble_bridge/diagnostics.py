@@ -264,7 +264,7 @@ def _monitor(entry: BleBridgeConfigEntry, monitor: Monitor) -> dict[str, Any]:
 # Addresses, and what stands beside names of secrets, wherever it is in a text.
 _PRIVATE: Final = re.compile(
     r"""(?ix)
-    (?P<key> ["']? [\w-]* (?:pass|pwd|secret|token|key|auth|user|ssid|psk) [\w-]* ["']?
+    (?P<key> (?:pass|pwd|secret|token|key|auth|user|ssid|psk) [\w-]*+ ["']?
         \s* [:=] \s* ) (?: "[^"]*"? | '[^']*'? | [^\s,;}]+ )
     | \b (?:\d{1,3}\.){3} \d{1,3} \b
     | \b (?:[0-9a-f]{2}[:-]){5} [0-9a-f]{2} \b

@@ -145,7 +145,9 @@ class MonitorFlow(ConfigSubentryFlow):
             if not errors:
                 errors = await self._async_listen()
             if not errors:
-                return await self._async_show_heard()
+                if self._heard.messages:
+                    return await self.async_step_heard()
+                return await self.async_step_nothing_heard()
         return self.async_show_form(
             step_id=preset.value,
             data_schema=self.add_suggested_values_to_schema(
@@ -289,7 +291,19 @@ class MonitorFlow(ConfigSubentryFlow):
             return {"base": err.problem.value}
         return {}
 
-    async def _async_show_heard(self) -> SubentryFlowResult:
+    async def async_step_heard(
+        self, _user_input: dict[str, Any] | None = None
+    ) -> SubentryFlowResult:
+        """Show what was heard, and ask whether that is it."""
+        return await self._async_show_heard("heard")
+
+    async def async_step_nothing_heard(
+        self, _user_input: dict[str, Any] | None = None
+    ) -> SubentryFlowResult:
+        """Tell that nothing was heard, and ask whether that is it."""
+        return await self._async_show_heard("nothing_heard")
+
+    async def _async_show_heard(self, step_id: str) -> SubentryFlowResult:
         """Show what was heard, and ask whether that is it."""
         heard = self._heard
         devices = [
@@ -299,7 +313,7 @@ class MonitorFlow(ConfigSubentryFlow):
         if len(heard.devices) > _MAX_SHOWN:
             devices.append(f"- … (+{len(heard.devices) - _MAX_SHOWN})")
         return self.async_show_menu(
-            step_id="heard" if heard.messages else "nothing_heard",
+            step_id=step_id,
             menu_options=["save", "change"],
             description_placeholders={
                 "messages": str(heard.messages),

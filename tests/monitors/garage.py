@@ -142,7 +142,15 @@ class Garage:
 
     async def restart(self) -> None:
         """Stop the bridge, and start it with what was kept."""
+        await self.unload()
+        await self.set_up()
+
+    async def unload(self) -> None:
+        """Stop the bridge, so that it keeps what it knows."""
         assert await self.hass.config_entries.async_unload(self.entry.entry_id)
+
+    async def set_up(self) -> None:
+        """Start the bridge that was stopped."""
         assert await self.hass.config_entries.async_setup(self.entry.entry_id)
         await self.hass.async_block_till_done()
 

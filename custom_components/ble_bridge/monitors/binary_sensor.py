@@ -30,14 +30,6 @@ LISTENING: Final = BinarySensorEntityDescription(
 class ListeningSensor(MonitorEntity, BinarySensorEntity):
     """Whether a monitor is connected, and the broker lets it listen."""
 
-    @override
-    async def async_added_to_hass(self) -> None:
-        """Listen to the monitor, as nobody wants to wait for this."""
-        await super().async_added_to_hass()
-        listeners = self.monitor.connection_listeners
-        listeners.add(self.async_write_ha_state)
-        self.async_on_remove(lambda: listeners.discard(self.async_write_ha_state))
-
     @property
     @override
     def is_on(self) -> bool:

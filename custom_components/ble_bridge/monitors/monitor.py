@@ -25,8 +25,8 @@ from ..layouts.topics import safe_part
 from ..records import Alert, DeviceIdentity
 from .dead_letters import DeadLetter, DeadLetters
 from .device import FIRMWARE, IP_ADDRESS, ONLINE, SEEN, MonitoredDevice, News
-from .messages import Reason, RejectedError, is_valid_id, parse
-from .patterns import Route, find
+from .messages import MAX_TOPIC, Reason, RejectedError, is_valid_id, parse
+from .patterns import MessageKind, Route, find
 from .settings import MonitorSettings
 
 _LOGGER = logging.getLogger(__name__)
@@ -59,10 +59,14 @@ class Monitor(Watcher):
         settings: MonitorSettings,
         destination: MqttDestination | None,
         *,
+        via_device_id: str,
         on_alert: Callable[[str, Alert], None],
         is_ours: Callable[[str], bool],
     ) -> None:
-        """Initialize; `on_alert` publishes one, `is_ours` knows what the bridge publishes."""
+        """Initialize; `on_alert` publishes one, `is_ours` knows what the bridge publishes.
+
+        `via_device_id` is the bridge's, as Home Assistant lists it.
+        """
         self.hass = hass
         self.entry = entry
         self.subentry_id = subentry.subentry_id
@@ -84,6 +88,7 @@ class Monitor(Watcher):
                 manufacturer=MANUFACTURER,
                 model="MQTT monitor",
                 name=self.title,
+                via_device_id=via_device_id,
             )
             .id
         )
@@ -92,7 +97,7 @@ class Monitor(Watcher):
         self.overflow = 0
         self.last_message: float | None = None
         self.rate: float | None = None
-        self.connection_listeners: set[Callable[[], None]] = set()
+        self.listeners: set[Callable[[], None]] = set()
         self._on_alert = on_alert
         self._is_ours = is_ours
         self._routes: dict[str, Route | None] = {}
@@ -149,13 +154,18 @@ class Monitor(Watcher):
         try:
             route = self._routes[topic]
         except KeyError:
-            if len(self._routes) >= MAX_ROUTES:
-                self._routes.clear()
-            route = self._routes[topic] = find(self.settings.patterns, topic)
+            route = find(self.settings.patterns, topic)
+            if len(topic) <= MAX_TOPIC:
+                if len(self._routes) >= MAX_ROUTES:
+                    self._routes.clear()
+                self._routes[topic] = route
         # Nothing in a topic is how what was kept there is cleared
         if route is None or not payload:
             return
         now = time.time()
+        if len(topic) > MAX_TOPIC:
+            self._reject(topic, payload, Reason.INVALID_ID, now)
+            return
         if len(payload) > self.settings.max_payload:
             self._reject(topic, payload, Reason.TOO_LARGE, now)
             return
@@ -297,7 +307,10 @@ class Monitor(Watcher):
         for letter in letters:
             if not letter.is_whole or self.destination is None:
                 continue
-            message = self.destination.message(letter.topic, letter.payload, 1)
+            try:
+                message = self.destination.message(letter.topic, letter.payload, 1)
+            except ValueError:
+                continue  # Some brokers allow in topics what others end connections for
             if await self.destination.async_publish(message) not in _DELIVERED:
                 break
             self.dead_letters.remove(letter)
@@ -365,8 +378,7 @@ class Monitor(Watcher):
 
     def _on_connection(self) -> None:
         """Have the entities write whether what they show is what is now."""
-        for listener in tuple(self.connection_listeners):
-            listener()
+        self._notify()
         if self._retelling is not None:
             self._retelling.cancel()
             self._retelling = None
@@ -492,12 +504,18 @@ class Monitor(Watcher):
         return self.dead_letters.total + self.overflow
 
     def measure(self) -> None:
-        """Work out the rate (messages a second) since the last call."""
+        """Work out the rate (messages a second) since the last call, and have it written."""
         now = time.monotonic()
         then, processed = self._measured
         if now > then:
             self.rate = (self.processed - processed) / (now - then)
         self._measured = now, self.processed
+        self._notify()
+
+    def _notify(self) -> None:
+        """Have the figures written."""
+        for listener in tuple(self.listeners):
+            listener()
 
     # --- across restarts ----------------------------------------------------------------
 
@@ -525,12 +543,13 @@ class Monitor(Watcher):
     def _restored(self, key: str, kept: Any) -> MonitoredDevice | None:
         """Return a device as it was kept, unless that is not how it would have been."""
         try:
-            route = (kept["owner"], kept["device_id"])
-            device = MonitoredDevice(key, *route, self.settings.watching)
+            owner, device_id = str(kept["owner"]), str(kept["device_id"])
+            device = MonitoredDevice(key, owner, device_id, self.settings.watching)
             device.restore(kept)
         except KeyError, TypeError, ValueError, AttributeError:
             return None
-        return device if is_valid_id(device.device_id) else None
+        route = Route(MessageKind.STATUS, device_id, "", owner)
+        return device if is_valid_id(device_id) and route.key == key else None
 
 
 def configuration_url(ip: str | None) -> str | None:
