@@ -400,15 +400,20 @@ def test_limits() -> None:
         "size of a message": (
             f"{defaults['max_kilobytes']} kB, or up to 1,024 kB as the form says"
         ),
-        "values of a message": f"{messages.MAX_VALUES}",
+        "values of a message, with the objects and lists that hold them": (
+            f"{messages.MAX_VALUES}"
+        ),
         "objects and lists within one another": f"{messages.MAX_DEPTH}",
         "characters of an ID": f"{messages.MAX_ID}",
+        "characters of a topic": f"{messages.MAX_TOPIC}",
         "values of a device": f"{device.MAX_FIELDS}",
         "relays of a device": f"{device.MAX_RELAYS}",
         "characters of a value's name": f"{messages.MAX_NAME}",
         "characters of a text": f"{messages.MAX_TEXT}",
         "types of an event": f"{event.MAX_EVENT_TYPES}",
-        "attributes of an event": f"{event.MAX_ATTRIBUTES}",
+        "attributes of an event": (
+            f"{event.MAX_ATTRIBUTES}, or {event.MAX_ATTRIBUTE_BYTES // KILOBYTE} KiB"
+        ),
         "messages that wait to be read": f"{monitor.MAX_QUEUED:,} or {megabytes} MiB",
         "dead letters that are kept": f"{dead_letters.MAX_LETTERS}",
         "size of a dead letter that is kept whole": (
@@ -475,7 +480,8 @@ async def test_dead_letter(garage: Garage, subscriber: Subscriber) -> None:
     letters = [said, b"\xff\0", b"[" * 20_000, b"x" * 70_000]
     for letter in letters:
         await garage.tell("ESP32_001/telemetry", letter)
-    await subscriber.wait_for(lambda s: len(s.on_topic(topic)) == len(letters))
+    await garage.tell(f"{'x' * 600}/telemetry", b"{}")
+    await subscriber.wait_for(lambda s: len(s.on_topic(topic)) == len(letters) + 1)
     found = [
         validated(message.payload, "dead-letter")
         for message in subscriber.on_topic(topic)
@@ -483,8 +489,9 @@ async def test_dead_letter(garage: Garage, subscriber: Subscriber) -> None:
     assert not any(message.retain for message in subscriber.on_topic(topic))
     assert {**found[0], "timestamp": 0} == {**shown_letter, "timestamp": 0}
     assert found[1]["payload"] == "\N{REPLACEMENT CHARACTER}\0"
-    sizes = [(letter["size"], len(letter["payload"])) for letter in found[2:]]
+    sizes = [(letter["size"], len(letter["payload"])) for letter in found[2:4]]
     assert sizes == [(20_000, 64), (70_000, 64)]
+    assert (found[4]["reason"], len(found[4]["topic"])) == ("invalid_id", 513)
     for field in schema("dead-letter")["properties"]:
         assert f"\n| `{field}` | " in part("Dead letters", TOPICS)
 
