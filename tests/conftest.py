@@ -6,6 +6,7 @@ that is filled in, and look at what a user sees: states, and messages on the bro
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -26,6 +27,7 @@ from scripts.simulation.postgres import Postgres
 from scripts.simulation.subscriber import Subscriber
 
 from .chaos.house import House, house_of
+from .recorder import Database
 
 # A company ID that no integration of Home Assistant asks for, so that no discovery begins.
 RAW = bytes.fromhex("0201060cfffeff0102030405060708ff")
@@ -139,13 +141,16 @@ async def broker_fixture() -> AsyncIterator[Mosquitto]:
 @pytest.fixture(name="database", params=["sqlite", "postgresql"])
 async def database_fixture(
     request: pytest.FixtureRequest, tmp_path: Path
-) -> AsyncIterator[str]:
-    """Return where an empty database for the recorder is, once of each kind."""
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'recorder.db'}"
-    else:
-        async with Postgres() as postgres:
-            yield postgres.url
+) -> AsyncIterator[Database]:
+    """Return an empty database for the recorder, of each kind in turn."""
+    async with AsyncExitStack() as stack:
+        if request.param == "sqlite":
+            url = f"sqlite:///{tmp_path / 'recorder.db'}"
+        else:
+            url = (await stack.enter_async_context(Postgres())).url
+        database = Database(url)
+        stack.callback(database.close)
+        yield database
 
 
 @pytest.fixture(name="subscriber")

@@ -12,6 +12,7 @@ from custom_components.ble_bridge.monitors.names import field_of
         ("boiler_temperature_f", "°F", "temperature"),
         ("motor_current_a", "A", "current"),
         ("volume_l", "L", "volume_storage"),
+        ("rain_tank_volume_l", "L", "volume_storage"),
         ("load_weight_g", "g", "weight"),
         ("pump_pressure_bar", "bar", "pressure"),
         ("battery_v", "V", "voltage"),

@@ -1,10 +1,7 @@
 """What monitored devices say, as the recorder keeps it: states, and statistics of them."""
 
-from collections.abc import Iterator
 from datetime import datetime, timedelta
-import json
 import logging
-from typing import Any
 
 from homeassistant.components.recorder import Recorder
 from homeassistant.components.recorder.models import StatisticMeanType
@@ -15,16 +12,10 @@ from pytest_homeassistant_custom_component.components.recorder.common import (
     do_adhoc_statistics,
     get_start_time,
 )
-from sqlalchemy import create_engine, text
 
+from ..recorder import Database, Recorded
 from .garage import DEVICE, Garage, moment, relay, status, telemetry
 
-STATES = """
-SELECT states.state, state_attributes.shared_attrs
-FROM states JOIN states_meta USING (metadata_id)
-LEFT JOIN state_attributes USING (attributes_id)
-WHERE states_meta.entity_id = :entity_id ORDER BY states.state_id
-"""
 META = """
 SELECT statistic_id, unit_of_measurement, mean_type, has_sum FROM statistics_meta
 WHERE statistic_id LIKE :pattern
@@ -37,31 +28,26 @@ WHERE statistic_id = :statistic_id
 
 
 @pytest.fixture(name="recorder_db_url")
-def recorder_db_url_fixture(database: str) -> str:
-    """Have the recorder write to a database of the test's own."""
-    return database
+def recorder_db_url_fixture(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> str:
+    """Have the recorder write to a database of the test's own, and not log all of it."""
+    for logger in ("homeassistant.components.recorder", "sqlalchemy.engine"):
+        caplog.set_level(logging.WARNING, logger)
+    return database.url
 
 
-def select(database: str, sql: str, **parameters: Any) -> list[tuple[Any, ...]]:
-    """Return the rows that a query finds."""
-    engine = create_engine(database)
-    try:
-        with engine.connect() as connection:
-            return [tuple(row) for row in connection.execute(text(sql), parameters)]
-    finally:
-        engine.dispose()
-
-
-def periods(start: datetime, end: datetime) -> Iterator[datetime]:
-    """Yield the five minutes that statistics are made of, and the last ones of each hour."""
+def periods(start: datetime, end: datetime) -> list[datetime]:
+    """Return the five minutes that statistics are made of, with the last ones of hours."""
+    found = set()
     while start <= end:
-        yield start
+        found |= {start, start.replace(minute=55)}
         start += timedelta(minutes=5)
-    yield from {start.replace(minute=55), end.replace(minute=55)}
+    return sorted(found)
 
 
 async def test_statistics(
-    database: str, recorder_mock: Recorder, garage: Garage
+    database: Database, recorder_mock: Recorder, garage: Garage
 ) -> None:
     """Whatever is a number has statistics, of five minutes and of hours, and nothing else."""
     await garage.start()
@@ -81,7 +67,7 @@ async def test_statistics(
     await garage.tell(f"{DEVICE}/relay/0/status", relay())
     await garage.tell(f"{DEVICE}/status", status())
     await async_wait_recording_done(garage.hass)
-    for period in sorted(set(periods(start, get_start_time(dt_util.utcnow())))):
+    for period in periods(start, get_start_time(dt_util.utcnow())):
         do_adhoc_statistics(garage.hass, start=period)
         await async_wait_recording_done(garage.hass)
 
@@ -98,11 +84,11 @@ async def test_statistics(
     entities = {name: garage.entity_id(f"field!{name}") for name in measured}
     assert {
         row[0]: (row[1], row[2], bool(row[3]))
-        for row in select(database, META, pattern="sensor.esp32%")
+        for row in database.select(META, pattern="sensor.esp32%")
     } == {entity_id: measured[name] for name, entity_id in entities.items()}
     for table in ("statistics_short_term", "statistics"):
         summary = {
-            name: select(database, SUMMARY.format(table=table), statistic_id=entity_id)
+            name: database.select(SUMMARY.format(table=table), statistic_id=entity_id)
             for name, entity_id in entities.items()
         }
         assert summary["temperature"] == [(21, 25, None, None)]
@@ -112,14 +98,11 @@ async def test_statistics(
         assert summary["energy"] == [(None, None, 104, 4)]
 
 
-def states(database: str, garage: Garage, key: str) -> list[tuple[str, dict[str, Any]]]:
-    """Return what was recorded of an entity, in order."""
-    return [
-        (state, json.loads(attributes))
-        for state, attributes in select(
-            database, STATES, entity_id=garage.entity_id(key)
-        )
-    ]
+def recorded(database: Database, garage: Garage, key: str) -> list[Recorded]:
+    """Return what was recorded of an entity."""
+    entity_id = garage.entity_id(key)
+    assert entity_id is not None
+    return database.states(entity_id)[entity_id]
 
 
 def complaints(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -132,7 +115,7 @@ def complaints(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 async def test_strange_texts(
-    database: str,
+    database: Database,
     recorder_mock: Recorder,
     garage: Garage,
     caplog: pytest.LogCaptureFixture,
@@ -144,11 +127,10 @@ async def test_strange_texts(
         await garage.tell(f"{DEVICE}/telemetry", said)
     await garage.tell(f"{DEVICE}/status", status(status="on\0line"))
     await async_wait_recording_done(garage.hass)
-    recorded = {
-        key: [state for state, _ in states(database, garage, key)]
+    assert {
+        key: [row.state for row in recorded(database, garage, key)]
         for key in ("field!temperature", "field!mode", "status", "ip")
-    }
-    assert recorded == {
+    } == {
         "field!temperature": ["21", "22", "23"],
         "field!mode": ["eco", "warm 🚗"],
         "status": ["online"],
@@ -158,7 +140,7 @@ async def test_strange_texts(
 
 
 async def test_large_event(
-    database: str,
+    database: Database,
     recorder_mock: Recorder,
     garage: Garage,
     caplog: pytest.LogCaptureFixture,
@@ -169,8 +151,8 @@ async def test_large_event(
     for more in ({}, {f"value_{number}": "🚗" * 255 for number in range(40)}):
         await garage.tell(f"{DEVICE}/display/interaction", tap | more)
     await async_wait_recording_done(garage.hass)
-    recorded = [attributes for _, attributes in states(database, garage, "interaction")]
-    assert [attributes["event_type"] for attributes in recorded] == [None, "tap", "tap"]
-    assert recorded[-1]["value_9"] == "🚗" * 255
-    assert "event_types" not in recorded[-1]
+    kept = [row.attributes for row in recorded(database, garage, "interaction")]
+    assert [attributes["event_type"] for attributes in kept] == [None, "tap", "tap"]
+    assert kept[-1]["value_9"] == "🚗" * 255
+    assert "event_types" not in kept[-1]
     assert complaints(caplog) == []

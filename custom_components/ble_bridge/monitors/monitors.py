@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 import logging
 import time
 from typing import Any, Final
@@ -10,13 +10,14 @@ from typing import Any, Final
 from homeassistant.config_entries import ConfigEntry, ConfigSubentry
 from homeassistant.core import CALLBACK_TYPE, HomeAssistant, callback
 from homeassistant.helpers import device_registry as dr
-from homeassistant.helpers.event import async_call_later, async_track_time_interval
+from homeassistant.helpers.event import async_call_later
 
 from .. import repairs
 from ..const import SUBENTRY_MONITOR
 from ..destinations.destination import Destination
 from ..destinations.mqtt import MqttDestination
 from ..records import Alert
+from ..timers import every
 from .monitor import Monitor
 from .patterns import PatternError
 from .settings import monitor_settings
@@ -91,18 +92,10 @@ class Monitors:
         for monitor in self.by_id.values():
             monitor.start()
         if self.by_id:
-            for action, seconds in (
-                (self._on_check, CHECK_INTERVAL),
-                (self._on_save, SAVE_INTERVAL),
-            ):
-                self._timers.append(
-                    async_track_time_interval(
-                        self.hass,
-                        action,
-                        timedelta(seconds=seconds),
-                        cancel_on_shutdown=True,
-                    )
-                )
+            self._timers = [
+                every(self.hass, CHECK_INTERVAL, self._on_check),
+                every(self.hass, SAVE_INTERVAL, self._on_save),
+            ]
 
     async def async_stop(self) -> None:
         """Stop, and keep what is known."""

@@ -136,9 +136,10 @@ def _told(name: str) -> Field | None:
 def _confirms(first: str, letter: str) -> bool:
     """Tell whether a name is of what a unit measures, without the letter that is the unit."""
     _, device_class = _UNITS[letter]
-    told = _told(first)
-    return first.rpartition("_")[2] == device_class or (
-        told is not None and told.device_class == device_class
+    last = first.rpartition("_")[2]
+    return last == device_class or any(
+        (told := _told(name)) is not None and told.device_class == device_class
+        for name in (first, last)
     )
 
 
