@@ -4,7 +4,7 @@ import base64
 import json
 from typing import Any
 
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 import pytest
 
 from custom_components.ble_bridge.layouts.topics import is_valid_topic
@@ -95,6 +95,7 @@ def test_remove() -> None:
     assert (len(letters), letters.total) == (1, 2)
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(

@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 from homeassistant.helpers import device_registry as dr, entity_registry as er
-from hypothesis import example, given, settings, strategies as st
+from hypothesis import HealthCheck, example, given, settings, strategies as st
 import orjson
 import pytest
 
@@ -203,7 +203,9 @@ def is_name(text: str) -> bool:
 presets = st.sampled_from(Preset)
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(
+    max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 @given(routes, payloads, presets, st.booleans())
 @example(Route(MessageKind.STATUS, "d", ""), b"", Preset.OWN, False)
 @example(Route(MessageKind.STATUS, "d", ""), b'{"status":' * 5000, Preset.OWN, False)
@@ -214,7 +216,7 @@ def test_any_payload(
     understood(route, payload, preset, needs_time)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(
         st.tuples(

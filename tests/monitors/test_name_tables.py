@@ -11,7 +11,7 @@ from homeassistant.components.sensor.const import (
     DEVICE_CLASS_UNITS,
     NON_NUMERIC_DEVICE_CLASSES,
 )
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 import pytest
 
 from custom_components.ble_bridge.decoders.fields import FIELDS, Field, Kind
@@ -150,6 +150,7 @@ def test_names_are_as_messages_have_them() -> None:
     assert [name for name in NAMES if snake(name) != name or len(name) > MAX_NAME] == []
 
 
+@settings(deadline=None)
 @given(st.text(), st.booleans() | st.integers() | st.floats() | st.text())
 def test_any_name(name: str, value: Value) -> None:
     """Whatever a value is called and says, there is a field of its kind."""

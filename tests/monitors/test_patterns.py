@@ -2,7 +2,7 @@
 
 from itertools import product
 
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 import pytest
 
 from custom_components.ble_bridge.layouts.topics import MAX_BASE
@@ -121,6 +121,7 @@ def test_key() -> None:
     assert Route(STATUS, "home", "", "Bridge").key == "Bridge home"
 
 
+@settings(deadline=None)
 @given(levels, levels)
 def test_overlaps(one: list[str], other: list[str]) -> None:
     """Two patterns overlap where there is a topic that both match, and only there."""
@@ -138,6 +139,7 @@ def test_overlapping() -> None:
     assert overlapping([*apart, pattern("+", "x")]) == (apart[0], pattern("+", "x"))
 
 
+@settings(deadline=None)
 @given(levels, st.lists(st.text(st.characters(exclude_characters="/")), min_size=4))
 def test_what_is_found_is_what_was_said(said: list[str], heard: list[str]) -> None:
     """A route has just what stands at the wildcards, whatever that is."""
