@@ -89,6 +89,18 @@ def tried_soon_fixture(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(f"{module}.LONGEST_DELAY", 0.1)
 
 
+@pytest.fixture(name="listen_for")
+def listen_for_fixture(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Have the forms of monitors listen but for a moment; return what changes that (s)."""
+
+    def listen_for(seconds: float) -> None:
+        module = "custom_components.ble_bridge.monitors.listen"
+        monkeypatch.setattr(f"{module}.LISTEN_SECONDS", seconds)
+
+    listen_for(0.05)
+    return listen_for
+
+
 @pytest.fixture(autouse=True)
 def stores_fixture(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Have records on disk in a directory of the test's own; return it."""

@@ -156,7 +156,7 @@ class Bridge:
             self.destinations,
             via_device_id=self.device_id,
             publish=self._publish_alert,
-            is_ours=self._is_ours,
+            is_ours=self.is_ours,
         )
         self._outputs = tuple(
             destination
@@ -310,7 +310,7 @@ class Bridge:
             if publisher.has_layouts:
                 publisher.publish(owner_id, alert)
 
-    def _is_ours(self, topic: str) -> bool:
+    def is_ours(self, topic: str) -> bool:
         """Tell whether a topic is one under which the bridge tells of itself."""
         return any(publisher.keeps(topic) for publisher in self.publishers.values())
 

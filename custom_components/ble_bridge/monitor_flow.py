@@ -1,10 +1,12 @@
 """The forms that add and change a monitor."""
 
 from collections.abc import Mapping
+import logging
 from typing import Any, Final
 
 from homeassistant.config_entries import (
     SOURCE_RECONFIGURE,
+    ConfigEntryState,
     ConfigSubentry,
     ConfigSubentryFlow,
     SubentryFlowResult,
@@ -54,6 +56,8 @@ from .monitors.patterns import MessageKind, Pattern, PatternError, find, overlap
 from .monitors.presets import DEFAULT_BASES, Preset
 from .monitors.settings import monitor_data, monitor_settings, patterns
 
+_LOGGER = logging.getLogger(__name__)
+
 _NAMES: Final = {
     Preset.AUTOCORE: "AutoCore",
     Preset.BLE_BRIDGE: "Other BLE Bridges",
@@ -71,6 +75,11 @@ _VALUES_SCHEMA: Final = vol.Schema(
         vol.Optional(CONF_DEVIATIONS, default=3.0): number(1, 100, step=0.1),
         vol.Optional(CONF_WINDOW, default=20): number(MIN_WINDOW, MAX_WINDOW),
     }
+)
+_VALUES: Final = tuple(map(str, _VALUES_SCHEMA.schema))
+_ADVANCED: Final = (
+    *(CONF_QOS, CONF_SHARE_GROUP, CONF_NEEDS_TIME, CONF_MAX_KILOBYTES),
+    CONF_DEAD_LETTER_TOPIC,
 )
 
 
@@ -101,8 +110,6 @@ class MonitorFlow(ConfigSubentryFlow):
         self, _user_input: dict[str, Any] | None = None
     ) -> SubentryFlowResult:
         """Change a monitor."""
-        if not self._destinations():
-            return self.async_abort(reason="no_mqtt_destination")
         subentry = self._get_reconfigure_subentry()
         return await self._async_form(Preset(subentry.data[CONF_PRESET]), None)
 
@@ -138,9 +145,10 @@ class MonitorFlow(ConfigSubentryFlow):
         errors: dict[str, str] = {}
         placeholders = {"monitor": ""}
         if user_input is not None:
+            before = self._changed.data if self._changed else {}
             self._entered = user_input
             self._name = user_input[CONF_NAME].strip()
-            self._data = _read(preset, user_input)
+            self._data = _read(preset, user_input, before)
             errors = self._check(placeholders)
             if not errors:
                 errors = await self._async_listen()
@@ -148,70 +156,28 @@ class MonitorFlow(ConfigSubentryFlow):
                 if self._heard.messages:
                     return await self.async_step_heard()
                 return await self.async_step_nothing_heard()
+        return self._show_form(errors, placeholders)
+
+    def _show_form(
+        self, errors: dict[str, str], placeholders: dict[str, str]
+    ) -> SubentryFlowResult:
+        """Show the form with what was entered, and what is wrong with it."""
+        destinations = self._destinations()
+        if not destinations:
+            return self.async_abort(reason="no_mqtt_destination")
+        shown = dict(self._entered or self._suggested())
+        if shown.get(CONF_DESTINATION) not in destinations:
+            shown.pop(CONF_DESTINATION, None)
         return self.async_show_form(
-            step_id=preset.value,
+            step_id=self._preset.value,
             data_schema=self.add_suggested_values_to_schema(
-                self._schema(preset), self._entered or self._suggested(preset)
+                _schema(self._preset, destinations), shown
             ),
             errors=errors,
             description_placeholders=placeholders,
         )
 
-    def _schema(self, preset: Preset) -> vol.Schema:
-        """Return the fields of a monitor."""
-        destinations = [
-            SelectOptionDict(value=subentry.subentry_id, label=subentry.title)
-            for subentry in self._destinations()
-        ]
-        fields: dict[vol.Marker, Any] = {
-            vol.Required(CONF_NAME, default=_NAMES[preset]): TEXT,
-            vol.Required(
-                CONF_DESTINATION, default=destinations[0]["value"]
-            ): SelectSelector(
-                SelectSelectorConfig(
-                    options=destinations, mode=SelectSelectorMode.DROPDOWN
-                )
-            ),
-        }
-        if preset is Preset.OWN:
-            fields |= {vol.Optional(topics): TEXTS for topics in _TOPICS.values()}
-        else:
-            base = vol.Required(CONF_TOPIC_BASE, default=DEFAULT_BASES[preset])
-            fields[base] = TEXT
-        defaults = monitor_data({CONF_PRESET: preset})
-        advanced: dict[vol.Marker, Any] = {
-            vol.Optional(CONF_QOS, default=str(defaults[CONF_QOS])): choice(
-                ("0", "1", "2"), "qos"
-            ),
-            vol.Optional(CONF_SHARE_GROUP): TEXT,
-            vol.Optional(
-                CONF_NEEDS_TIME, default=defaults[CONF_NEEDS_TIME]
-            ): BooleanSelector(),
-            vol.Optional(
-                CONF_MAX_KILOBYTES, default=defaults[CONF_MAX_KILOBYTES]
-            ): number(1, 1024, "kB"),
-            vol.Optional(CONF_DEAD_LETTER_TOPIC): TEXT,
-        }
-        if preset is not Preset.BLE_BRIDGE:
-            fields[vol.Optional(CONF_CRITICAL_RELAYS)] = TEXTS
-        return vol.Schema(
-            {
-                **fields,
-                vol.Optional(CONF_TIMEOUT, default=defaults[CONF_TIMEOUT]): number(
-                    5, _DAY, "s"
-                ),
-                vol.Optional(
-                    CONF_MAX_DEVICES, default=defaults[CONF_MAX_DEVICES]
-                ): number(1, 10_000),
-                vol.Optional(CONF_MARK_STALE, default=False): BooleanSelector(),
-                vol.Optional(CONF_VALUES): section(_VALUES_SCHEMA, {"collapsed": True}),
-                vol.Optional(CONF_ADVANCED): section(
-                    vol.Schema(advanced), {"collapsed": True}
-                ),
-            }
-        )
-
-    def _suggested(self, preset: Preset) -> dict[str, Any]:
+    def _suggested(self) -> dict[str, Any]:
         """Return a monitor that is to be changed as its form shows it."""
         if (subentry := self._changed) is None:
             return {}
@@ -220,7 +186,7 @@ class MonitorFlow(ConfigSubentryFlow):
         return {
             CONF_NAME: subentry.title,
             **shown,
-            CONF_VALUES: {key: data[key] for key in map(str, _VALUES_SCHEMA.schema)},
+            CONF_VALUES: {key: data[key] for key in _VALUES},
             CONF_ADVANCED: {**shown, CONF_QOS: str(data[CONF_QOS])},
         }
 
@@ -229,11 +195,15 @@ class MonitorFlow(ConfigSubentryFlow):
     def _check(self, placeholders: dict[str, str]) -> dict[str, str]:
         """Return what is wrong with what was entered, as the form shows it."""
         data = self._data
+        if data[CONF_DESTINATION] not in self._destinations():
+            return {CONF_DESTINATION: "destination_removed"}
         if not self._name:
             return {CONF_NAME: "invalid_name"}
         if self._preset is not Preset.OWN and not is_valid_base(data[CONF_TOPIC_BASE]):
             return {CONF_TOPIC_BASE: "invalid_topic_base"}
         for kind, topics in _TOPICS.items():
+            if len(data.get(topics, ())) > _MAX_LINES:
+                return {topics: "too_many_topics"}
             try:
                 for text in data.get(topics, ()):
                     Pattern.parse(kind, text)
@@ -261,7 +231,10 @@ class MonitorFlow(ConfigSubentryFlow):
     def _check_rest(self, watched: tuple[Pattern, ...]) -> dict[str, str]:
         """Return what is wrong with what is not shown at first."""
         data = self._data
-        for relay in data[CONF_CRITICAL_RELAYS]:
+        relays = data[CONF_CRITICAL_RELAYS]
+        if len(relays) > _MAX_LINES:
+            return {CONF_CRITICAL_RELAYS: "invalid_relays"}
+        for relay in relays:
             device, slash, index = relay.rpartition("/")
             if not (device and slash and index):
                 return {CONF_CRITICAL_RELAYS: "invalid_relays"}
@@ -278,32 +251,24 @@ class MonitorFlow(ConfigSubentryFlow):
 
     async def _async_listen(self) -> dict[str, str]:
         """Listen for a few seconds; return why that was not possible."""
-        destination = next(
-            subentry
-            for subentry in self._destinations()
-            if subentry.subentry_id == self._data[CONF_DESTINATION]
-        )
+        destination = self._get_entry().subentries[self._data[CONF_DESTINATION]]
         try:
             self._heard = await async_listen(
-                self.hass, destination.data, monitor_settings(self._data)
+                self.hass,
+                destination.data,
+                monitor_settings(self._data),
+                self._is_ours,
             )
         except ConnectError as err:
             return {"base": err.problem.value}
+        except Exception:
+            _LOGGER.exception("Unexpected error while listening for a monitor")
+            return {"base": "unknown"}
         return {}
 
     async def async_step_heard(
         self, _user_input: dict[str, Any] | None = None
     ) -> SubentryFlowResult:
-        """Show what was heard, and ask whether that is it."""
-        return await self._async_show_heard("heard")
-
-    async def async_step_nothing_heard(
-        self, _user_input: dict[str, Any] | None = None
-    ) -> SubentryFlowResult:
-        """Tell that nothing was heard, and ask whether that is it."""
-        return await self._async_show_heard("nothing_heard")
-
-    async def _async_show_heard(self, step_id: str) -> SubentryFlowResult:
         """Show what was heard, and ask whether that is it."""
         heard = self._heard
         devices = [
@@ -313,7 +278,7 @@ class MonitorFlow(ConfigSubentryFlow):
         if len(heard.devices) > _MAX_SHOWN:
             devices.append(f"- … (+{len(heard.devices) - _MAX_SHOWN})")
         return self.async_show_menu(
-            step_id=step_id,
+            step_id="heard",
             menu_options=["save", "change"],
             description_placeholders={
                 "messages": str(heard.messages),
@@ -323,23 +288,36 @@ class MonitorFlow(ConfigSubentryFlow):
             },
         )
 
+    async def async_step_nothing_heard(
+        self, _user_input: dict[str, Any] | None = None
+    ) -> SubentryFlowResult:
+        """Say that nothing was heard, and ask whether that may be."""
+        return self.async_show_menu(
+            step_id="nothing_heard", menu_options=["save", "change"]
+        )
+
     async def _async_rejected(self) -> str:
         """Return how many messages were not understood, and why."""
-        if not self._heard.rejected:
+        rejected = self._heard.rejected
+        if not rejected:
             return "0"
         texts = await async_get_translations(
             self.hass, self.hass.config.language, "selector", [DOMAIN]
         )
         prefix = f"component.{DOMAIN}.selector.dead_letter_reason.options."
-        return ", ".join(
-            f"{count} ({texts.get(prefix + reason.value, reason.value)})"
-            for reason, count in self._heard.rejected.most_common()
+        why = ", ".join(
+            f"{texts[prefix + reason.value]}: {count}"
+            for reason, count in rejected.most_common()
         )
+        return f"{rejected.total()} ({why})"
 
     async def async_step_save(
         self, _user_input: dict[str, Any] | None = None
     ) -> SubentryFlowResult:
-        """Save what was entered."""
+        """Save what was entered, unless what is there has changed meanwhile."""
+        placeholders = {"monitor": ""}
+        if errors := self._check(placeholders):
+            return self._show_form(errors, placeholders)
         if (subentry := self._changed) is None:
             return self.async_create_entry(title=self._name, data=self._data)
         return self.async_update_and_abort(
@@ -363,25 +341,87 @@ class MonitorFlow(ConfigSubentryFlow):
             if subentry.subentry_type == kind
         ]
 
-    def _destinations(self) -> list[ConfigSubentry]:
-        """Return the destinations over whose connections one can listen."""
-        return [
-            subentry
+    def _destinations(self) -> dict[str, str]:
+        """Return the titles of the destinations over whose connections one can listen."""
+        return {
+            subentry.subentry_id: subentry.title
             for subentry in self._subentries(SUBENTRY_DESTINATION)
             if kind_name(subentry.data) is KindName.MQTT
-        ]
+        }
+
+    def _is_ours(self, topic: str) -> bool:
+        """Tell whether a topic is one under which the bridge tells of itself."""
+        entry = self._get_entry()
+        return entry.state is ConfigEntryState.LOADED and bool(
+            entry.runtime_data.is_ours(topic)
+        )
 
 
-def _read(preset: Preset, user_input: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the data of a monitor as it was entered."""
-    # Who fills in the form by hand may leave a section out.
-    default = monitor_data({CONF_PRESET: preset.value})
-    said = {
-        **default,
-        **user_input,
-        **user_input.get(CONF_VALUES, {}),
-        **user_input.get(CONF_ADVANCED, {}),
+def _schema(preset: Preset, destinations: Mapping[str, str]) -> vol.Schema:
+    """Return the fields of a monitor; `destinations` are titles by subentry."""
+    options = [
+        SelectOptionDict(value=subentry_id, label=title)
+        for subentry_id, title in destinations.items()
+    ]
+    fields: dict[vol.Marker, Any] = {
+        vol.Required(CONF_NAME, default=_NAMES[preset]): TEXT,
+        vol.Required(CONF_DESTINATION, default=options[0]["value"]): SelectSelector(
+            SelectSelectorConfig(options=options, mode=SelectSelectorMode.DROPDOWN)
+        ),
     }
+    if preset is Preset.OWN:
+        fields |= {vol.Optional(topics): TEXTS for topics in _TOPICS.values()}
+    else:
+        base = vol.Required(CONF_TOPIC_BASE, default=DEFAULT_BASES[preset])
+        fields[base] = TEXT
+    defaults = monitor_data({CONF_PRESET: preset})
+    advanced: dict[vol.Marker, Any] = {
+        vol.Optional(CONF_QOS, default=str(defaults[CONF_QOS])): choice(
+            ("0", "1", "2"), "qos"
+        ),
+        vol.Optional(CONF_SHARE_GROUP): TEXT,
+        vol.Optional(
+            CONF_NEEDS_TIME, default=defaults[CONF_NEEDS_TIME]
+        ): BooleanSelector(),
+        vol.Optional(CONF_MAX_KILOBYTES, default=defaults[CONF_MAX_KILOBYTES]): number(
+            1, 1024, "kB"
+        ),
+        vol.Optional(CONF_DEAD_LETTER_TOPIC): TEXT,
+    }
+    fields |= {
+        vol.Optional(CONF_TIMEOUT, default=defaults[CONF_TIMEOUT]): number(
+            5, _DAY, "s"
+        ),
+        vol.Optional(CONF_MAX_DEVICES, default=defaults[CONF_MAX_DEVICES]): number(
+            1, 10_000
+        ),
+        vol.Optional(CONF_MARK_STALE, default=False): BooleanSelector(),
+    }
+    if preset is not Preset.BLE_BRIDGE:
+        fields[vol.Optional(CONF_CRITICAL_RELAYS)] = TEXTS
+    return vol.Schema(
+        {
+            **fields,
+            vol.Optional(CONF_VALUES): section(_VALUES_SCHEMA, {"collapsed": True}),
+            vol.Optional(CONF_ADVANCED): section(
+                vol.Schema(advanced), {"collapsed": True}
+            ),
+        }
+    )
+
+
+def _read(
+    preset: Preset, user_input: Mapping[str, Any], before: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the data of a monitor as it was entered.
+
+    Who fills in the form by hand may leave a section out: then it stays as it was before.
+    """
+    said = monitor_data({CONF_PRESET: preset.value})
+    for name, keys in ((CONF_VALUES, _VALUES), (CONF_ADVANCED, _ADVANCED)):
+        kept = {key: before[key] for key in keys if key in before}
+        said |= user_input.get(name, kept)
+    said |= user_input
     data: dict[str, Any] = {
         CONF_PRESET: preset.value,
         CONF_DESTINATION: said[CONF_DESTINATION],
@@ -392,16 +432,18 @@ def _read(preset: Preset, user_input: Mapping[str, Any]) -> dict[str, Any]:
         CONF_ANOMALIES: said[CONF_ANOMALIES],
         CONF_DEVIATIONS: float(said[CONF_DEVIATIONS]),
         CONF_WINDOW: int(said[CONF_WINDOW]),
-        CONF_CRITICAL_RELAYS: lines(said[CONF_CRITICAL_RELAYS])[:_MAX_LINES],
+        CONF_CRITICAL_RELAYS: lines(said[CONF_CRITICAL_RELAYS]),
         CONF_QOS: int(said[CONF_QOS]),
         CONF_NEEDS_TIME: said[CONF_NEEDS_TIME],
         CONF_MAX_KILOBYTES: int(said[CONF_MAX_KILOBYTES]),
+        **{
+            key: (said[key] or "").strip() or None
+            for key in (CONF_SHARE_GROUP, CONF_DEAD_LETTER_TOPIC)
+        },
     }
-    for key in (CONF_SHARE_GROUP, CONF_DEAD_LETTER_TOPIC):
-        data[key] = (user_input.get(CONF_ADVANCED, {}).get(key) or "").strip() or None
     if preset is Preset.OWN:
         for topics in _TOPICS.values():
-            data[topics] = lines(said.get(topics) or ())[:_MAX_LINES]
+            data[topics] = lines(said.get(topics) or ())
     else:
         data[CONF_TOPIC_BASE] = said[CONF_TOPIC_BASE].strip().strip("/")
     return data

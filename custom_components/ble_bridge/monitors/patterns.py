@@ -9,6 +9,8 @@ from typing import Final
 from ..layouts.topics import MAX_BASE, safe_part
 
 WILDCARD: Final = "+"
+# A topic base, and what presets have below it.
+MAX_PATTERN: Final = MAX_BASE + 50
 
 
 class MessageKind(StrEnum):
@@ -62,7 +64,7 @@ class Pattern:
     def parse(cls, kind: MessageKind, text: str, owner: str = "") -> Pattern:
         """Return a pattern as a user writes it; raises PatternError."""
         levels = tuple(text.strip().split("/"))
-        if len(text) > MAX_BASE or text.startswith("$"):
+        if len(text) > MAX_PATTERN or text.startswith("$"):
             raise PatternError("invalid_pattern")
         for level in levels:
             if level != WILDCARD and (not level or safe_part(level) != level):
