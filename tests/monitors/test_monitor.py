@@ -97,6 +97,11 @@ async def test_events(garage: Garage) -> None:
     state = garage.state("system")
     assert state is not None
     assert state.attributes["event_type"] == "error"
+    assert state.attributes["event_types"] == ["other", "error"]
+    await garage.restart()
+    again = garage.state("system")
+    assert again is not None
+    assert (again.state, again.attributes) == (state.state, state.attributes)
 
 
 async def test_restart(garage: Garage) -> None:

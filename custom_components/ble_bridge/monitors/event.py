@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, override
 
-from homeassistant.components.event import EventEntity
+from homeassistant.components.event import EventEntity, EventEntityCapabilityAttribute
 from homeassistant.core import callback
 from homeassistant.helpers.entity import Entity
 import orjson
@@ -50,8 +50,11 @@ class MonitoredEvent(MonitoredEntity, EventEntity):
 
     @override
     async def async_added_to_hass(self) -> None:
-        """Listen to what happens."""
+        """Listen to what happens, and know again what happened before a restart."""
         await super().async_added_to_hass()
+        if (last := await self.async_get_last_state()) is not None:
+            known = last.attributes.get(EventEntityCapabilityAttribute.EVENT_TYPES, ())
+            self._attr_event_types = [*dict.fromkeys((OTHER, *known))]
         listeners = self.device.event_listeners.setdefault(MessageKind(self.key), set())
         listeners.add(self._on_event)
         self.async_on_remove(lambda: listeners.discard(self._on_event))
