@@ -101,6 +101,7 @@ class Monitor(Watcher):
         self._adders: list[Adder] = []
         self._retelling: asyncio.Task[None] | None = None
         self._is_full = False
+        self._is_stopped = False
         self._subscribed: float | None = None
         self._connected_for = 0.0
         self._began = time.monotonic()
@@ -124,6 +125,7 @@ class Monitor(Watcher):
 
     async def async_stop(self) -> None:
         """Read what waits, and watch no longer."""
+        self._is_stopped = True
         while self._queue:
             self._read()
             await asyncio.sleep(0)
@@ -152,7 +154,7 @@ class Monitor(Watcher):
                 self._routes.clear()
             route = self._routes[topic] = find(self.settings.patterns, topic)
         # Nothing in a topic is how what was kept there is cleared
-        if route is None or not payload:
+        if route is None or not payload or self._is_stopped:
             return
         now = time.time()
         if len(payload) > self.settings.max_payload:
