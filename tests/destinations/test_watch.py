@@ -404,6 +404,13 @@ async def test_no_subscription_is_left(
         await garage.change(topic_base="third")
         assert await sent("other") == 2
         assert await sent("third") == 1
+        if protocol == "5":
+            await garage.change(share_group="garages")
+            assert await sent("third") == 2
+            await garage.change(share_group="others")
+            assert await sent("third") == 3
+            await garage.change(share_group=None)
+            assert await sent("third") == 4
 
 
 @pytest.mark.parametrize("qos", [0, 1, 2])

@@ -136,12 +136,19 @@ class Monitor(Watcher):
             self._retelling.cancel()
 
     @callback
-    def forget(self) -> None:
-        """Let go of all: the monitor is removed, or watches something else."""
-        for device in self.devices.values():
-            self._end_alerts(device)
+    def unwatch(self) -> None:
+        """Hear no more; what waits is read nevertheless."""
         if self.destination is not None:
             self.destination.unwatch(self)
+
+    @callback
+    def forget(self) -> None:
+        """Let go of all: the monitor is removed, or watches something else."""
+        self.unwatch()
+        self._queue.clear()
+        self._queued_bytes = 0
+        for device in self.devices.values():
+            self._end_alerts(device)
 
     # --- messages -----------------------------------------------------------------------
 

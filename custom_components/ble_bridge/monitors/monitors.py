@@ -123,6 +123,8 @@ class Monitors:
                     before.preset,
                     before.patterns,
                 ):
+                    if settings.filters != before.filters:
+                        monitor.unwatch()
                     continue
             monitor.forget()
             registry = dr.async_get(self.hass)
