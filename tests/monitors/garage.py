@@ -203,7 +203,9 @@ class Garage:
         """End what speaks, and the bridge."""
         if self._talker is not None:
             await self._talker.async_close()
-        if self.entry.state.recoverable:
+        entry_id = self.entry.entry_id
+        known = self.hass.config_entries.async_get_entry(entry_id)
+        if known and self.entry.state.recoverable:
             await self.hass.config_entries.async_unload(self.entry.entry_id)
 
     # --- what devices say ---------------------------------------------------------------
