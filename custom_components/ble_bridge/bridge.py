@@ -155,6 +155,7 @@ class Bridge:
             monitor_store,
             self.destinations,
             publish=self._publish_alert,
+            notify=self._notify,
             is_ours=self._is_ours,
         )
         self._outputs = tuple(

@@ -60,9 +60,13 @@ class Monitor(Watcher):
         destination: MqttDestination | None,
         *,
         on_alert: Callable[[str, Alert], None],
+        on_change: Callable[[], None],
         is_ours: Callable[[str], bool],
     ) -> None:
-        """Initialize; `on_alert` publishes one, `is_ours` knows what the bridge publishes."""
+        """Initialize; `is_ours` knows what the bridge publishes.
+
+        `on_alert` publishes one; `on_change` is told when messages come from now on, or not.
+        """
         self.hass = hass
         self.entry = entry
         self.subentry_id = subentry.subentry_id
@@ -93,6 +97,7 @@ class Monitor(Watcher):
         self.last_message: float | None = None
         self.rate: float | None = None
         self._on_alert = on_alert
+        self._on_change = on_change
         self._is_ours = is_ours
         self._routes: dict[str, Route | None] = {}
         self._queue: deque[Queued] = deque()
@@ -345,6 +350,7 @@ class Monitor(Watcher):
                 else "monitor_refused",
             )
         self._on_connection()
+        self._on_change()
 
     @override
     def on_away(self) -> None:

@@ -41,14 +41,19 @@ class Monitors:
         destinations: Mapping[str, Destination[Any]],
         *,
         publish: Callable[[str, Alert], None],
+        notify: Callable[[], None],
         is_ours: Callable[[str], bool],
     ) -> None:
-        """Initialize; `publish` publishes alerts, `is_ours` knows the bridge's own topics."""
+        """Initialize; `is_ours` knows the bridge's own topics.
+
+        `publish` publishes alerts; `notify` has figures shown.
+        """
         self.hass = hass
         self.entry = entry
         self.by_id: dict[str, Monitor] = {}
         self._store = store
         self._publish = publish
+        self._notify = notify
         self._is_ours = is_ours
         self._timers: list[CALLBACK_TYPE] = []
         self._saving: CALLBACK_TYPE | None = None
@@ -74,6 +79,7 @@ class Monitors:
             settings,
             destination if isinstance(destination, MqttDestination) else None,
             on_alert=self._on_alert,
+            on_change=self._notify,
             is_ours=self._is_ours,
         )
         monitor.restore(self._store.states.get(subentry.subentry_id))
