@@ -131,16 +131,23 @@ class MonitoredDevice:
     def take(self, message: Message, now: float, *, retained: bool) -> News:
         """Take over what a message says; `now` is Unix time in seconds.
 
-        One that the broker had kept tells what was, and is no sign of life.
+        One that the broker had kept tells what was, and is no sign of life: it was when it
+        says, which is not known where it does not say it.
         """
         news = News()
-        at = message.time if retained and message.time is not None else now
-        if at > self.heard:
+        at: float | None = now
+        if retained:
+            at = None if message.time is None else min(message.time, now)
+        is_known = at is not None and retained and at <= self.heard
+        if at is not None and at > self.heard:
             self.heard = at
             if at - self._seen_told >= SEEN_INTERVAL:
                 self._seen_told = at
                 news.changed.append(SEEN)
         if message.kind is MessageKind.STATUS:
+            # What was there when it was heard last may have gone since
+            if not (is_known and message.online):
+                self._set("online", ONLINE, message.online, news)
             self._take_status(message, at, news)
         elif not retained:
             self._set("online", ONLINE, True, news)
@@ -154,12 +161,11 @@ class MonitoredDevice:
                 news.happening = Happening(message.kind, message.event, message.values)
             return news
         for name, value in message.values.items():
-            self._take_value(name, value, now, news)
+            self._take_value(name, value, now, news, retained=retained)
         return news
 
-    def _take_status(self, message: Message, at: float, news: News) -> None:
+    def _take_status(self, message: Message, at: float | None, news: News) -> None:
         """Take over what a status says of the device itself."""
-        self._set("online", ONLINE, message.online, news)
         self._set("status", STATUS, message.status, news)
         for name, key, said in (
             ("ip", IP_ADDRESS, message.ip),
@@ -167,7 +173,7 @@ class MonitoredDevice:
         ):
             if said is not None:
                 self._set(name, key, said, news)
-        if message.uptime is not None and message.uptime < at:
+        if message.uptime is not None and at is not None and message.uptime < at:
             started = at - message.uptime
             if self.started is None or abs(started - self.started) > _SAME_START:
                 self._set("started", STARTED, started, news)
@@ -199,7 +205,9 @@ class MonitoredDevice:
             relay.state, relay.triggered_by = state, triggered_by
             news.changed.append(relay_key(name))
 
-    def _take_value(self, name: str, value: Value, now: float, news: News) -> None:
+    def _take_value(
+        self, name: str, value: Value, now: float, news: News, *, retained: bool
+    ) -> None:
         """Take over a value, its average, and whether it is an anomaly."""
         before = self.values.get(name)
         if before is None and name not in self.kinds:
@@ -213,6 +221,8 @@ class MonitoredDevice:
             news.changed.append(field_key(name))
         if isinstance(value, bool) or not isinstance(value, int | float):
             return
+        if retained and value == before:
+            return  # The broker tells it again with each connection
         if (last := self.averaged.get(name)) is not None:
             last.append(value)
             news.changed.append(average_key(name))
