@@ -10,6 +10,17 @@ from ..conftest import is_connected, wait_until
 from .garage import DEVICE, Garage, moment, relay, status, telemetry
 
 
+async def test_listening(garage: Garage) -> None:
+    """Whether messages come is shown as soon as it is known."""
+    await garage.start()
+    assert garage.value("listening", None) == "on"
+    assert garage.value("monitored_devices", None) == "0"
+    await garage.broker.stop()
+    await wait_until(lambda: garage.value("listening", None) == "off")
+    await garage.broker.start()
+    await wait_until(lambda: garage.value("listening", None) == "on")
+
+
 async def test_status(garage: Garage) -> None:
     """A status makes a device, with all that it tells of itself."""
     await garage.start()

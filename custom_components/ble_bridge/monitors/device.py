@@ -131,20 +131,29 @@ class MonitoredDevice:
     def take(self, message: Message, now: float, *, retained: bool) -> News:
         """Take over what a message says; `now` is Unix time in seconds.
 
-        One that the broker had kept tells what was, and is no sign of life.
+        One that the broker had kept tells what was, and is no sign of life: it was when it
+        says, which is not known where it does not say it.
         """
         news = News()
         at: float | None = now
         if retained:
             # One whose clock is ahead was not heard in the future
             at = None if message.time is None else min(message.time, now)
+        is_known = at is not None and retained and at <= self.heard
         if at is not None and (at > self.heard or not retained):
             self.heard = at
             if abs(at - self._seen_told) >= SEEN_INTERVAL:
                 self._seen_told = at
                 news.changed.append(SEEN)
         if message.kind is MessageKind.STATUS:
-            self._take_status(message, at, now, news)
+            online = message.online
+            if online and (
+                is_known or (at is not None and now - at > self._how.timeout)
+            ):
+                # What was there then may have gone since
+                online = bool(self.online)
+            self._set("online", ONLINE, online, news)
+            self._take_status(message, at, news)
         elif not retained:
             self._set("online", ONLINE, True, news)
         if message.relay is not None and message.state is not None:
@@ -160,15 +169,8 @@ class MonitoredDevice:
             self._take_value(name, value, now, news, retained=retained)
         return news
 
-    def _take_status(
-        self, message: Message, at: float | None, now: float, news: News
-    ) -> None:
+    def _take_status(self, message: Message, at: float | None, news: News) -> None:
         """Take over what a status says of the device itself; `at` is when it was said."""
-        online = message.online
-        if online and at is not None and now - at > self._how.timeout:
-            # The broker has kept it for too long to tell that the device is there
-            online = bool(self.online)
-        self._set("online", ONLINE, online, news)
         self._set("status", STATUS, message.status, news)
         for name, key, said in (
             ("ip", IP_ADDRESS, message.ip),

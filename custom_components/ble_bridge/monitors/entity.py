@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Final, override
 import weakref
 
-from homeassistant.config_entries import ConfigEntry
+from homeassistant.config_entries import ConfigEntry, ConfigEntryState
 from homeassistant.const import EntityCategory
 from homeassistant.helpers.device_registry import DeviceInfo
 from homeassistant.helpers.entity import Entity, EntityDescription
@@ -135,6 +135,8 @@ async def _async_add(
     )
 
     def add(device: MonitoredDevice, keys: Iterable[str]) -> None:
+        if entry.state is ConfigEntryState.UNLOAD_IN_PROGRESS:
+            return  # Platforms may be gone already, and would keep it for ever
         known = added.setdefault(device, set())
         entities: list[Entity] = []
         for key in (EVERY, *keys):

@@ -107,6 +107,7 @@ class Monitor(Watcher):
         self._adders: list[Adder] = []
         self._retelling: asyncio.Task[None] | None = None
         self._is_full = False
+        self._is_stopped = False
         self._subscribed: float | None = None
         self._connected_for = 0.0
         self._began = time.monotonic()
@@ -130,6 +131,7 @@ class Monitor(Watcher):
 
     async def async_stop(self) -> None:
         """Read what waits, and watch no longer."""
+        self._is_stopped = True
         while self._queue:
             self._read()
             await asyncio.sleep(0)
@@ -140,12 +142,19 @@ class Monitor(Watcher):
             self._retelling.cancel()
 
     @callback
-    def forget(self) -> None:
-        """Let go of all: the monitor is removed, or watches something else."""
-        for device in self.devices.values():
-            self._end_alerts(device)
+    def unwatch(self) -> None:
+        """Hear no more; what waits is read nevertheless."""
         if self.destination is not None:
             self.destination.unwatch(self)
+
+    @callback
+    def forget(self) -> None:
+        """Let go of all: the monitor is removed, or watches something else."""
+        self.unwatch()
+        self._queue.clear()
+        self._queued_bytes = 0
+        for device in self.devices.values():
+            self._end_alerts(device)
 
     # --- messages -----------------------------------------------------------------------
 
@@ -160,7 +169,7 @@ class Monitor(Watcher):
                     self._routes.clear()
                 self._routes[topic] = route
         # Nothing in a topic is how what was kept there is cleared
-        if route is None or not payload:
+        if route is None or not payload or self._is_stopped:
             return
         now = time.time()
         if len(topic) > MAX_TOPIC:

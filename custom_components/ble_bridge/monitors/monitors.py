@@ -122,6 +122,8 @@ class Monitors:
                     before.preset,
                     before.patterns,
                 ):
+                    if settings.filters != before.filters:
+                        monitor.unwatch()
                     continue
             monitor.forget()
             registry = dr.async_get(self.hass)
@@ -169,7 +171,9 @@ class Monitors:
         await self._store.async_save(self._state())
 
     def _state(self) -> dict[str, Any]:
-        """Return a copy of what is kept."""
+        """Return a copy of what is kept: nothing of monitors that were removed."""
         return {
-            subentry_id: monitor.state() for subentry_id, monitor in self.by_id.items()
+            subentry_id: monitor.state()
+            for subentry_id, monitor in self.by_id.items()
+            if subentry_id in self.entry.subentries
         }
