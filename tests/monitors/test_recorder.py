@@ -1,6 +1,5 @@
 """What monitored devices say, as the recorder keeps it: states, and statistics of them."""
 
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 import logging
 
@@ -29,17 +28,22 @@ WHERE statistic_id = :statistic_id
 
 
 @pytest.fixture(name="recorder_db_url")
-def recorder_db_url_fixture(database: Database) -> str:
-    """Have the recorder write to a database of the test's own."""
+def recorder_db_url_fixture(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> str:
+    """Have the recorder write to a database of the test's own, and not log all of it."""
+    for logger in ("homeassistant.components.recorder", "sqlalchemy.engine"):
+        caplog.set_level(logging.WARNING, logger)
     return database.url
 
 
-def periods(start: datetime, end: datetime) -> Iterator[datetime]:
-    """Yield the five minutes that statistics are made of, and the last ones of each hour."""
+def periods(start: datetime, end: datetime) -> list[datetime]:
+    """Return the five minutes that statistics are made of, with the last ones of hours."""
+    found = set()
     while start <= end:
-        yield start
+        found |= {start, start.replace(minute=55)}
         start += timedelta(minutes=5)
-    yield from {start.replace(minute=55), end.replace(minute=55)}
+    return sorted(found)
 
 
 async def test_statistics(
@@ -63,7 +67,7 @@ async def test_statistics(
     await garage.tell(f"{DEVICE}/relay/0/status", relay())
     await garage.tell(f"{DEVICE}/status", status())
     await async_wait_recording_done(garage.hass)
-    for period in sorted(set(periods(start, get_start_time(dt_util.utcnow())))):
+    for period in periods(start, get_start_time(dt_util.utcnow())):
         do_adhoc_statistics(garage.hass, start=period)
         await async_wait_recording_done(garage.hass)
 

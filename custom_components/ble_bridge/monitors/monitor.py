@@ -216,8 +216,6 @@ class Monitor(Watcher):
             device = self.devices[route.key] = MonitoredDevice(
                 route.key, route.owner, route.device, settings.watching
             )
-            for add in self._adders:
-                add(device, ())
         self.processed += 1
         self.last_message = now
         self._tell(device, device.take(message, now, retained=retained))
