@@ -1,8 +1,10 @@
 """A monitor in Home Assistant: what is said on a real broker, and what a user sees."""
 
 import asyncio
+import logging
 
 from homeassistant.const import STATE_UNAVAILABLE, STATE_UNKNOWN
+import pytest
 
 from scripts.simulation.subscriber import Subscriber
 
@@ -198,3 +200,21 @@ async def test_connectivity(garage: Garage) -> None:
     await wait_until(lambda: garage.value("listening", None) == "off")
     await garage.broker.start()
     await wait_until(lambda: garage.value("listening", None) == "on")
+
+
+async def test_log(garage: Garage, caplog: pytest.LogCaptureFixture) -> None:
+    """Debug logging tells what is listened to, and why something was not understood."""
+    caplog.set_level(logging.DEBUG, "custom_components.ble_bridge")
+    await garage.start()
+    await garage.tell(f"{DEVICE}/telemetry", telemetry())
+    await garage.tell(f"{DEVICE}/telemetry", b'{"token": "secret"')
+    logged = [
+        (record.levelno, record.getMessage())
+        for record in caplog.records
+        if record.name.startswith("custom_components.ble_bridge.monitors")
+    ]
+    filters = ", ".join(garage.monitor.filters)
+    assert logged == [
+        (logging.DEBUG, f"Garage listens to {filters}"),
+        (logging.DEBUG, "Garage could not understand a message (not_json)"),
+    ]

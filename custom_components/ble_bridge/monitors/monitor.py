@@ -273,6 +273,7 @@ class Monitor(Watcher):
     def _reject(self, topic: str, payload: bytes, reason: Reason, now: float) -> None:
         """Keep a message that could not be understood, and publish it if that is wished."""
         letter = self.dead_letters.add(topic, payload, reason, now)
+        _LOGGER.debug("%s could not understand a message (%s)", self.title, reason)
         if self.settings.dead_letter_topic is None or self.destination is None:
             return
         second, count = self._published
@@ -343,6 +344,7 @@ class Monitor(Watcher):
         self.problem = problem
         if problem is None:
             self._subscribed = time.monotonic()
+            _LOGGER.debug("%s listens to %s", self.title, ", ".join(self.filters))
             repairs.async_delete_monitor(
                 self.hass, self.subentry_id, "monitor_refused", "sharing_unsupported"
             )
