@@ -18,6 +18,7 @@ from homeassistant.config_entries import (
 )
 from homeassistant.core import HomeAssistant
 from homeassistant.data_entry_flow import section
+from homeassistant.helpers import entity_registry as er
 from homeassistant.helpers.entity import EntityDescription
 from homeassistant.helpers.selector import SelectSelector
 from homeassistant.loader import async_get_integration
@@ -42,9 +43,18 @@ from custom_components.ble_bridge.destinations.errors import Problem
 from custom_components.ble_bridge.destinations.parcels import Outcome
 from custom_components.ble_bridge.kinds import KINDS, KindName
 from custom_components.ble_bridge.kinds.nats.form import CREDENTIAL_FIELDS
+from custom_components.ble_bridge.monitors import (
+    binary_sensor as monitor_binary_sensor,
+    sensor as monitor_sensor,
+)
+from custom_components.ble_bridge.monitors.event import OTHER
+from custom_components.ble_bridge.monitors.messages import Reason
 from custom_components.ble_bridge.system_health import system_health_info
+from scripts.simulation.broker import Mosquitto
 
 from .conftest import SimulatedScanner, destination_data
+from .monitor_forms import PRESETS, begin, form, heard, publish, submit
+from .monitors.garage import DEVICE, Garage, moment, relay, status, telemetry
 
 REPOSITORY = Path(__file__).parent.parent
 INTEGRATION = REPOSITORY / "custom_components" / DOMAIN
@@ -87,9 +97,12 @@ OF_KINDS = {
 }
 OF_DESTINATIONS: set[str] = set().union(*OF_KINDS.values())
 OF_ALERTS = {"alert_kind"}
+OF_MONITORS = {"qos"}
+OF_ACTIONS = {"dead_letter_reason"}
 PLACEHOLDERS = {
-    *("address", "base", "date", "destination", "device", "field", "found"),
-    *("measurement", "ours", "problem", "scanner", "theirs"),
+    *("address", "base", "date", "destination", "device", "devices", "field", "found"),
+    *("index", "limit", "list", "measurement", "messages", "monitor", "ours"),
+    *("problem", "rejected", "scanner", "theirs"),
     *("shown", "url", "value", "waiting"),
 }
 
@@ -103,6 +116,11 @@ def texts(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
             yield f"{path}.{key}".removeprefix("."), value
 
 
+# What a monitor's form listens with.
+LISTENING_MODULES = (
+    *("destinations/mqtt_connection.py", "destinations/tls.py"),
+    *("kinds/mqtt/settings.py", "monitors/listen.py"),
+)
 # Where the forms of destinations are read.
 FORM_MODULES = tuple(
     str(path.relative_to(INTEGRATION)) for path in (INTEGRATION / "kinds").rglob("*.py")
@@ -207,7 +225,8 @@ async def test_forms_of_the_bridge(
         check_selectors(check_form(result, steps[name.step]), OF_KINDS[name])
         seen.add(name.step)
     assert seen | {"user"} == set(steps)
-    assert set(TEXTS["selector"]) == OF_ALERTS | OF_DESTINATIONS
+    assert OF_MONITORS <= OF_DESTINATIONS
+    assert set(TEXTS["selector"]) == OF_ALERTS | OF_DESTINATIONS | OF_ACTIONS
 
 
 async def test_forms_of_destinations(
@@ -297,11 +316,57 @@ async def test_forms_of_devices(hass: HomeAssistant, entry: ConfigEntry[Any]) ->
         else:
             chosen = check_forms(shown, steps[name])
             check_selectors(chosen, OF_ALERTS if name == "add_alert" else set())
-        told = set().union(*(placeholders_of(text) for _, text in texts(steps[name])))
+        told = placeholders_in(steps[name])
         given: set[str] = set()
         for result in shown:
             given |= set(result["description_placeholders"] or ())
         assert told == given, name
+
+
+async def test_forms_of_monitors(
+    hass: HomeAssistant,
+    broker: Mosquitto,
+    setup: Callable[..., Any],
+    listen_for: Callable[[float], None],
+) -> None:
+    """Each field of a monitor's forms, and all that was heard, has a text."""
+    told = TEXTS["config_subentries"]["monitor"]
+    assert set(told) == set(TEXTS["config_subentries"]["destination"])
+    steps = told["step"]
+    assert set(steps) == {"user", *PRESETS, "heard", "nothing_heard"}
+    entry = await setup(destination_data(broker.port))
+    flows, handler = hass.config_entries.subentries, (entry.entry_id, "monitor")
+    menu = await flows.async_init(handler, context={"source": SOURCE_USER})
+    assert check_menu(menu, steps["user"]) == PRESETS
+    of_errors = placeholders_in(told["error"])
+    for preset in PRESETS:
+        result = await begin(hass, entry, preset)
+        check_selectors(check_form(result, steps[preset]), OF_MONITORS)
+        assert placeholders_in(steps[preset]) == set()
+        assert of_errors == set(result["description_placeholders"])
+    result = await submit(hass, result, form(entry, status_topics=["a/+/status"]))
+    assert check_menu(result, steps["nothing_heard"]) == ["save", "change"]
+    assert placeholders_in(steps["nothing_heard"]) == set()
+    await publish(broker.port, {"autocore/a/status": b"online"}, retain=True)
+    result = await begin(hass, entry, "autocore")
+    result = await heard(hass, listen_for, result, form(entry), 1)
+    assert check_menu(result, steps["heard"]) == ["save", "change"]
+    given = set(result["description_placeholders"])
+    assert placeholders_in(steps["heard"]) == given
+
+
+def test_monitors_are_told_the_same() -> None:
+    """The forms of monitors say the same of the same field; only the base has its own."""
+    steps = TEXTS["config_subentries"]["monitor"]["step"]
+    first = steps["own"]
+    for preset in PRESETS:
+        step = steps[preset]
+        assert step["sections"] == first["sections"]
+        for kind in ("data", "data_description"):
+            for key, text in step[kind].items():
+                assert key == "topic_base" or first[kind][key] == text
+    for kind in ("menu_options", "menu_option_descriptions"):
+        assert steps["heard"][kind] == steps["nothing_heard"][kind]
 
 
 async def test_forms_of_the_options(
@@ -347,6 +412,11 @@ def placeholders_of(text: str) -> set[str]:
     return {name for _, name, _, _ in string.Formatter().parse(text) if name}
 
 
+def placeholders_in(tree: Mapping[str, Any]) -> set[str]:
+    """Return the names that stand in braces in any text of a part."""
+    return set().union(*(placeholders_of(text) for _, text in texts(tree)))
+
+
 def check_selectors(chosen: Mapping[str, SelectSelector], keys: set[str]) -> None:
     """Check that what can be chosen has a text, or is one itself."""
     selectors = TEXTS["selector"]
@@ -378,6 +448,14 @@ def errors_of(exception: str, name: str) -> set[str]:
 def codes(*names: str) -> set[str]:
     """Return what could be the key of an error, of all that stands in some modules."""
     return {text for text in strings(*names) if re.fullmatch(r"[a-z]+(_[a-z]+)+", text)}
+
+
+def problems_of(*names: str) -> set[str]:
+    """Return the problems that some modules can raise."""
+    code = "".join((INTEGRATION / name).read_text("utf-8") for name in names)
+    return {
+        Problem[name].value for name in re.findall(r"\bProblem\.([A-Z_0-9]+)", code)
+    }
 
 
 def errors_of_forms() -> set[str]:
@@ -428,10 +506,19 @@ def test_errors_and_reasons() -> None:
     of_lists = {f"invalid_{field}" for field in lists}
     assert set(options["error"]) == of_lists | of_options | of_alerts
 
+    monitor = TEXTS["config_subentries"]["monitor"]
+    code = (INTEGRATION / "monitor_flow.py").read_text("utf-8")
+    of_monitor = set(re.findall(r'return \{\S+: "(\w+)"\}', code))
+    of_monitor |= errors_of("PatternError", "monitors/patterns.py")
+    assert set(monitor["error"]) == of_monitor | problems_of(*LISTENING_MODULES)
+    for key in ("invalid_name", "unknown"):
+        assert monitor["error"][key] == bridge["error"][key]
+
     for told, name in (
         (bridge, "config_flow.py"),
         (destination, "destination_flow.py"),
         (device, "device_flow.py"),
+        (monitor, "monitor_flow.py"),
         (options, "options_flow.py"),
     ):
         assert set(told["abort"]) == reasons(name)
@@ -440,6 +527,11 @@ def test_errors_and_reasons() -> None:
 def test_issues() -> None:
     """Each issue has a text; those that are mended in place have a form."""
     issues = TEXTS["issues"]
+    of_monitors = {"monitor_full", "monitor_refused", "monitor_without_destination"}
+    of_monitors |= {"sharing_unsupported"}
+    for issue in of_monitors:
+        limit = {"limit"} if issue == "monitor_full" else set()
+        assert placeholders_in(issues[issue]) == {"monitor"} | limit
     said = strings("repairs.py") | set(Problem)
     of_ca = {f"ca_{fault}" for fault in ("invalid", "outdated", "early")}
     of_client = {fault.value for fault in Fault if fault.startswith("client_")}
@@ -470,6 +562,8 @@ def test_issues() -> None:
     told = {"broker_missing", "broker_refused", "broker_certificate", "scanner_silent"}
     told |= {"bucket_missing", "jetstream_missing", "stream_conflict"}
     told |= {"ca_expires", "client_certificate_expires", "store_failed"}
+    assert of_monitors <= strings("repairs.py")
+    told |= of_monitors
     assert set(issues) == told | set(mended) <= said
     for issue, (aborts, errors, names) in mended.items():
         assert set(issues[issue]) == {"title", "fix_flow"}
@@ -491,12 +585,26 @@ PLATFORMS = {
 }
 
 
+# What monitored devices have beside fields; those without an icon have a class.
+MONITORED = {
+    ("sensor", "last_seen"): False,
+    ("sensor", "monitored_ip"): True,
+    ("sensor", "monitored_status"): True,
+    ("sensor", "moving_average"): True,
+    ("sensor", "started"): False,
+    ("binary_sensor", "anomaly"): False,
+    ("binary_sensor", "relay"): True,
+    ("event", "interaction"): True,
+    ("event", "system"): True,
+}
+
+
 def described() -> dict[tuple[str, str], EntityDescription | Field | None]:
     """Return everything that has a name: by platform and translation key."""
     found: dict[tuple[str, str], EntityDescription | Field | None] = {
         ("binary_sensor", "presence_of_device"): None
     }
-    for module in (sensor, binary_sensor):
+    for module in (sensor, binary_sensor, monitor_sensor, monitor_binary_sensor):
         platform = module.__name__.rpartition(".")[2]
         for constant in vars(module).values():
             for item in constant if isinstance(constant, tuple) else (constant,):
@@ -508,7 +616,24 @@ def described() -> dict[tuple[str, str], EntityDescription | Field | None]:
     for name, field in FIELDS.items():
         # The signal strength is a sensor of every device, and a field of some.
         found.setdefault((PLATFORMS[field.kind], name), field)
+    for place in MONITORED:
+        found.setdefault(place, None)
     return found
+
+
+def kinds_of_devices() -> Iterator[set[tuple[str, str]]]:
+    """Return for each kind of device what it can have: platform and translation key."""
+    fields = {(PLATFORMS[field.kind], name) for name, field in FIELDS.items()}
+    for descriptions in (
+        sensor.BRIDGE_SENSORS,
+        sensor.DESTINATION_SENSORS,
+        sensor.SCANNER_SENSORS,
+        monitor_sensor.MONITOR_SENSORS,
+    ):
+        yield {("sensor", description.key) for description in descriptions}
+    signals = {("sensor", description.key) for description in sensor.SIGNAL_SENSORS}
+    yield fields | signals | {("binary_sensor", "presence_of_device")}
+    yield fields | MONITORED.keys()
 
 
 def test_entities() -> None:
@@ -540,13 +665,68 @@ def test_entities() -> None:
     for platform, told in entities.items():
         assert set(told) == {key for other, key in found if other == platform}
         assert set(icons["entity"][platform]) <= set(told)
-        names = [text["name"] for text in told.values()]
-        # On the device of a scanner, and on that of the bridge
-        assert len(names) - len(set(names)) == (platform == "sensor")
+        assert [*icons["entity"][platform]] == sorted(icons["entity"][platform])
+    for (platform, key), has_icon in MONITORED.items():
+        assert (key in icons["entity"][platform]) is has_icon
+    unnamed = found.keys() - set().union(*kinds_of_devices())
+    assert unnamed <= {("binary_sensor", binary_sensor.SILENT.key)}
+    for kind in kinds_of_devices():
+        names = [(platform, entities[platform][key]["name"]) for platform, key in kind]
+        assert len(names) == len(set(names))
     for _, icon in texts(icons):
         assert re.fullmatch(r"mdi:[a-z0-9]+(-[a-z0-9]+)*", icon)
-    assert binary_sensor.CONNECTED.translation_key is None
-    assert binary_sensor.CONNECTED.device_class is not None
+    for description in (binary_sensor.CONNECTED, monitor_binary_sensor.LISTENING):
+        assert description.translation_key is None
+        assert description.device_class is not None
+
+
+async def test_entities_of_monitors(
+    hass: HomeAssistant, broker: Mosquitto, enable_bluetooth: None
+) -> None:
+    """What a monitor and a device of its really have is named, each in its own way."""
+    garage = Garage(hass, broker)
+    await garage.start({"anomalies": True})
+    happened = {"device_id": DEVICE, "timestamp": moment(), "action": "tap"}
+    more: dict[str, Any] = {
+        "door": True,
+        "mode": "eco",
+        "status": "fine",
+        "pump_speed": 3,
+    }
+    for topic, said in (
+        ("status", status()),
+        ("telemetry", telemetry(**more)),
+        ("relay/0/status", relay(0)),
+        ("relay/1/status", relay(1)),
+        ("display/interaction", happened),
+        ("system/error", happened),
+    ):
+        await garage.tell(f"{DEVICE}/{topic}", said)
+    device = garage.device()
+    assert device is not None
+    registry = er.async_get(hass)
+    used: set[tuple[str, str]] = set()
+    figures = {("sensor", figure.key) for figure in monitor_sensor.MONITOR_SENSORS}
+    for device_id, number in (
+        (garage.monitor.device_id, len(figures) + 1),
+        # Of the device itself, values, averages, relays, anomaly, events
+        (device.id, 5 + 8 + 5 + 2 + 1 + 2),
+    ):
+        entities = er.async_entries_for_device(
+            registry, device_id, include_disabled_entities=True
+        )
+        assert len(entities) == number
+        names = [(entity.domain, entity.original_name) for entity in entities]
+        assert len(names) == len(set(names))
+        for entity in entities:
+            assert entity.original_name
+            assert "{" not in entity.original_name
+            if (key := entity.translation_key) is not None:
+                assert key in TEXTS["entity"][entity.domain]
+                used.add((entity.domain, key))
+    known = {(PLATFORMS[field.kind], name) for name, field in FIELDS.items()}
+    assert used - known == figures | MONITORED.keys()
+    await garage.close()
 
 
 def test_events() -> None:
@@ -557,6 +737,9 @@ def test_events() -> None:
         told = TEXTS["entity"]["event"][name].get("state_attributes")
         states = told["event_type"]["state"] if told else {}
         assert set(event._EVENT_TYPES.get(name, ())) <= set(states)
+    for name in ("interaction", "system"):
+        told = TEXTS["entity"]["event"][name]["state_attributes"]
+        assert set(told["event_type"]["state"]) == {OTHER}
 
 
 def test_actions() -> None:
@@ -565,15 +748,31 @@ def test_actions() -> None:
     told = TEXTS["services"]
     assert set(told) == set(actions) == set(read("icons.json")["services"])
     for name, action in actions.items():
-        assert set(told[name]["fields"]) == set(action["fields"])
-        for text in (told[name], *told[name]["fields"].values()):
+        fields = (action or {}).get("fields", {})
+        told_fields = told[name].get("fields", {})
+        assert set(told_fields) == set(fields)
+        chosen = {
+            key: field["selector"]["select"]
+            for key, field in fields.items()
+            if "select" in field["selector"]
+        }
+        check_selectors(
+            {key: SelectSelector(select) for key, select in chosen.items()},
+            OF_ACTIONS if name == actions_module.ACTION_RETRY else set(),
+        )
+        for text in (told[name], *told_fields.values()):
             assert text["name"]
             assert text["description"]
     outcomes = {f"publish_{o}" for o in Outcome if o not in actions_module._DELIVERED}
     assert outcomes < set(TEXTS["exceptions"])
     source = Path(actions_module.__file__).read_text()
-    for key in set(TEXTS["exceptions"]) - outcomes - {"publish_waiting"}:
+    chosen_from = {"destination", "monitor"}
+    assert chosen_from <= strings("actions.py")
+    of_choice = {f"{no}_{what}" for no in ("no", "not_a") for what in chosen_from}
+    assert of_choice < set(TEXTS["exceptions"])
+    for key in set(TEXTS["exceptions"]) - outcomes - {"publish_waiting"} - of_choice:
         assert f'"{key}"' in source
+    assert set(TEXTS["selector"]["dead_letter_reason"]["options"]) == set(Reason)
 
 
 async def test_system_health(hass: HomeAssistant, entry: ConfigEntry[Any]) -> None:

@@ -88,7 +88,7 @@ def _measured(
 
 MONITOR_SENSORS: Final = (
     _measured("monitored_devices", lambda monitor: len(monitor.devices)),
-    _measured("monitor_rate", lambda monitor: monitor.rate, "1/s", 1),
+    _measured("monitor_rate", lambda monitor: monitor.rate, precision=1),
     _measured("monitor_queue", lambda monitor: monitor.queued),
     _measured("connection_uptime", lambda monitor: monitor.uptime, PERCENTAGE, 1),
     _measured("recorder_backlog", lambda monitor: recorder_backlog(monitor.hass)),
