@@ -98,7 +98,7 @@ async def test_form(garage: Garage) -> None:
     assert [preset for preset, text in time_needed.items() if text == "off"] == [
         Preset.OWN
     ]
-    expected["Messages must have a time"] = "on, off for topics of your own", ""
+    expected["Messages need a timestamp"] = "on, off for topics of your own", ""
     expected["Name"] = "as in the menu, *MQTT devices* for topics of your own", ""
     expected["Destination"] = "the first", "MQTT"
     bases = ", ".join(f"`{base}`" for base in DEFAULT_BASES.values())
