@@ -275,7 +275,11 @@ async def test_other_bridges(garage: Garage, subscriber: Subscriber) -> None:
     said |= {f"mqtt.{key}" for key in heartbeat["mqtt"]}
     said |= {"metrics.devices", "metrics.advertisements_received"}
     assert {codes(key)[0] for key, _ in keys} == said
-    assert set(shown(garage, "Bridge cabin")) == {"Connectivity", "Status", "Last seen"}
+    assert set(shown(garage, "Bridge cabin")) == {
+        "Connectivity",
+        "Device status",
+        "Last seen",
+    }
     # What it says of itself was there, and is not among them.
     await subscriber.wait_for_message("ble/bridge/home/status", b"online")
     assert set(garage.monitor.devices) == set(called)
