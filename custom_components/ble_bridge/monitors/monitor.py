@@ -10,7 +10,7 @@ from typing import Any, Final, override
 
 from homeassistant.config_entries import ConfigEntry, ConfigSubentry
 from homeassistant.core import CALLBACK_TYPE, HomeAssistant, callback
-from homeassistant.helpers import device_registry as dr
+from homeassistant.helpers import device_registry as dr, entity_registry as er
 import orjson
 
 from .. import repairs
@@ -24,10 +24,19 @@ from ..layouts.payloads import iso_timestamp
 from ..layouts.topics import safe_part
 from ..records import Alert, DeviceIdentity
 from .dead_letters import DeadLetter, DeadLetters
-from .device import FIRMWARE, IP_ADDRESS, ONLINE, SEEN, MonitoredDevice, News
+from .device import (
+    ANOMALY,
+    FIRMWARE,
+    IP_ADDRESS,
+    ONLINE,
+    SEEN,
+    MonitoredDevice,
+    News,
+    average_key,
+)
 from .messages import Reason, RejectedError, is_valid_id, parse
 from .patterns import Route, find
-from .settings import MonitorSettings
+from .settings import LEAST_AVERAGED, MonitorSettings
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -119,8 +128,8 @@ class Monitor(Watcher):
     def start(self) -> None:
         """Begin to watch."""
         if self.settings.watching.deviations is None:
-            for device in self.devices.values():
-                self._end_alerts(device)
+            self.end_alerts()
+        self._remove_unused()
         if self.destination is None:
             repairs.async_update_monitor(
                 self.hass, self.entry, self.subentry_id, "monitor_without_destination"
@@ -140,6 +149,22 @@ class Monitor(Watcher):
         if self._retelling is not None:
             self._retelling.cancel()
 
+    def _remove_unused(self) -> None:
+        """Remove the entities of what the user does not look at any more."""
+        registry, watching = er.async_get(self.hass), self.settings.watching
+        for device in self.devices.values():
+            unused = []
+            if watching.deviations is None:
+                unused.append(("binary_sensor", ANOMALY))
+            if watching.average < LEAST_AVERAGED:
+                unused += (("sensor", average_key(name)) for name in device.kinds)
+            for domain, key in unused:
+                entity_id = registry.async_get_entity_id(
+                    domain, DOMAIN, self.unique_id(device, key)
+                )
+                if entity_id is not None:
+                    registry.async_remove(entity_id)
+
     @callback
     def unwatch(self) -> None:
         """Hear no more; what waits is read nevertheless."""
@@ -152,8 +177,7 @@ class Monitor(Watcher):
         self.unwatch()
         self._queue.clear()
         self._queued_bytes = 0
-        for device in self.devices.values():
-            self._end_alerts(device)
+        self.end_alerts()
 
     # --- messages -----------------------------------------------------------------------
 
@@ -416,20 +440,29 @@ class Monitor(Watcher):
         """Return what tells a device from all others of the bridge."""
         return f"{self.subentry_id}_{device.key}"
 
+    def unique_id(self, device: MonitoredDevice, key: str) -> str:
+        """Return what tells an entity of a device from all others."""
+        return f"{self.owner_id(device)}_{key}"
+
     @callback
     def remove_device(self, owner_id: str) -> bool:
-        """Forget a device that the user removes; it comes back when it is heard again."""
-        for device in self.devices.values():
-            if self.owner_id(device) == owner_id:
-                self._end_alerts(device)
-                del self.devices[device.key]
-                if self._is_full:
-                    self._is_full = False
-                    repairs.async_delete_monitor(
-                        self.hass, self.subentry_id, "monitor_full"
-                    )
-                return True
-        return False
+        """Forget a device that the user removes; tell whether it is one of this monitor.
+
+        It comes back when it is heard again. It may be forgotten already.
+        """
+        prefix = f"{self.subentry_id}_"
+        if not owner_id.startswith(prefix):
+            return False
+        device = self.devices.get(owner_id.removeprefix(prefix))
+        if device is not None:
+            self._end_alerts(device)
+            del self.devices[device.key]
+            if self._is_full:
+                self._is_full = False
+                repairs.async_delete_monitor(
+                    self.hass, self.subentry_id, "monitor_full"
+                )
+        return True
 
     def registry_id(self, device: MonitoredDevice) -> str | None:
         """Return the ID under which Home Assistant knows the device."""
@@ -474,6 +507,12 @@ class Monitor(Watcher):
             change,
         )
         self._on_alert(self.owner_id(device), _alert(identity, watch, change))
+
+    @callback
+    def end_alerts(self) -> None:
+        """End all open alerts."""
+        for device in self.devices.values():
+            self._end_alerts(device)
 
     def _end_alerts(self, device: MonitoredDevice) -> None:
         """End the open alerts of a device."""

@@ -131,6 +131,8 @@ class Monitors:
                 ):
                     if settings.filters != before.filters:
                         monitor.unwatch()
+                    if settings.watching.deviations is None:
+                        monitor.end_alerts()
                     continue
             monitor.forget()
             registry = dr.async_get(self.hass)

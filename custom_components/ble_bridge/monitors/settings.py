@@ -31,6 +31,8 @@ DEFAULT_TIMEOUT: Final = 300
 DEFAULT_MAX_DEVICES: Final = 250
 DEFAULT_MAX_KILOBYTES: Final = 64
 DEFAULT_AVERAGE: Final = 10
+# Fewer values have no average that is worth a look.
+LEAST_AVERAGED: Final = 2
 KILOBYTE: Final = 1024
 
 
