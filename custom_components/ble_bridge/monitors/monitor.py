@@ -40,13 +40,14 @@ from .settings import LEAST_AVERAGED, MonitorSettings
 
 _LOGGER = logging.getLogger(__name__)
 
-# What waits to be read: messages, and bytes of their payloads.
+# What waits to be read: messages, and bytes of their topics and payloads.
 MAX_QUEUED: Final = 20_000
 MAX_QUEUED_BYTES: Final = 16 * 1024 * 1024
 # How long messages are read before others have their turn (s).
 _TURN: Final = 0.005
-# Topics whose meaning is remembered.
+# Topics whose meaning is remembered, and how long they are.
 MAX_ROUTES: Final = 20_000
+_MAX_TOPIC: Final = 256
 # Dead letters that are published in a second.
 _LETTERS_A_SECOND: Final = 10
 # Devices whose entities are written, or made, before others have their turn.
@@ -188,7 +189,9 @@ class Monitor(Watcher):
         except KeyError:
             if len(self._routes) >= MAX_ROUTES:
                 self._routes.clear()
-            route = self._routes[topic] = find(self.settings.patterns, topic)
+            route = find(self.settings.patterns, topic)
+            if len(topic) <= _MAX_TOPIC:
+                self._routes[topic] = route
         # Nothing in a topic is how what was kept there is cleared
         if route is None or not payload or self._is_stopped:
             return
@@ -197,12 +200,18 @@ class Monitor(Watcher):
             self._reject(topic, payload, Reason.TOO_LARGE, now)
             return
         self._queue.append((route, topic, payload, now, retained))
-        self._queued_bytes += len(payload)
+        self._queued_bytes += len(topic) + len(payload)
         while len(self._queue) > MAX_QUEUED or self._queued_bytes > MAX_QUEUED_BYTES:
-            self._queued_bytes -= len(self._queue.popleft()[2])
+            self._next()
             self.overflow += 1
         if self._reading is None:
             self._reading = self.hass.loop.call_soon(self._read)
+
+    def _next(self) -> Queued:
+        """Return the oldest message that waits."""
+        item = self._queue.popleft()
+        self._queued_bytes -= len(item[1]) + len(item[2])
+        return item
 
     @callback
     def _read(self) -> None:
@@ -212,9 +221,7 @@ class Monitor(Watcher):
         queue = self._queue
         try:
             while queue:
-                item = queue.popleft()
-                self._queued_bytes -= len(item[2])
-                self._take(*item)
+                self._take(*self._next())
                 if time.monotonic() > end:
                     break
         finally:
