@@ -20,6 +20,8 @@ _SAME_START: Final = 60.0
 # When a device was last heard is written at most this often (s).
 SEEN_INTERVAL: Final = 60.0
 _MAX_AVERAGED: Final = 1000
+# The end of the year 9999
+_MAX_TIME: Final = 253_402_300_799.0
 
 # What can be listened to, beside fields (`field!…`), averages (`average!…`) and relays
 # (`relay!…`).
@@ -324,10 +326,10 @@ class MonitoredDevice:
         """Go on from a state; raises ValueError, TypeError or KeyError where it is none."""
         online = state["online"]
         self.online = None if online is None else bool(online)
-        self.heard = _number(state["heard"])
+        self.heard = _moment(state["heard"])
         self._seen_told = self.heard
         started = state["started"]
-        self.started = None if started is None else _number(started)
+        self.started = None if started is None else _moment(started)
         self.status = _text(state["status"])
         self.ip = _text(state["ip"])
         self.firmware = _text(state["firmware"])
@@ -376,6 +378,13 @@ def _number(raw: object) -> float:
     if not -MAX_NUMBER <= raw <= MAX_NUMBER:
         raise ValueError("Not a number that would have been kept")
     return raw
+
+
+def _moment(raw: object) -> float:
+    """Return a Unix time (s) that was kept."""
+    if not 0 <= (time := _number(raw)) <= _MAX_TIME:
+        raise ValueError("Not a time that would have been kept")
+    return time
 
 
 def _text(raw: object) -> str | None:

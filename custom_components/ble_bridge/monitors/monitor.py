@@ -35,7 +35,7 @@ from .device import (
     average_key,
 )
 from .messages import Reason, RejectedError, is_valid_id, parse
-from .patterns import Route, find
+from .patterns import MessageKind, Route, find
 from .settings import LEAST_AVERAGED, MonitorSettings
 
 _LOGGER = logging.getLogger(__name__)
@@ -582,12 +582,16 @@ class Monitor(Watcher):
     def _restored(self, key: str, kept: Any) -> MonitoredDevice | None:
         """Return a device as it was kept, unless that is not how it would have been."""
         try:
-            route = (kept["owner"], kept["device_id"])
-            device = MonitoredDevice(key, *route, self.settings.watching)
+            owner, device_id = kept["owner"], kept["device_id"]
+            if not isinstance(owner, str) or not is_valid_id(device_id):
+                return None
+            if Route(MessageKind.STATUS, device_id, "", owner).key != key:
+                return None
+            device = MonitoredDevice(key, owner, device_id, self.settings.watching)
             device.restore(kept)
         except KeyError, TypeError, ValueError, AttributeError:
             return None
-        return device if is_valid_id(device.device_id) else None
+        return device
 
 
 def configuration_url(ip: str | None) -> str | None:
