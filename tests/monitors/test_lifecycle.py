@@ -184,3 +184,35 @@ async def test_all_at_once(garage: Garage, caplog: pytest.LogCaptureFixture) -> 
     await garage.say(f"fifth/{DEVICE}/status", status())
     await wait_until(lambda: garage.value("status") == "online")
     assert "Traceback" not in caplog.text
+
+
+async def test_settings_that_cannot_be_used(
+    garage: Garage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What no form makes is said, and holds up nothing else; what is mended works."""
+    await garage.start(
+        {"preset": "own"},
+        {"topic_base": "a/#"},
+        {"preset": "unheard of"},
+        {"preset": "own", "status_topics": ["no/id"]},
+        {},
+        {"max_devices": "many"},
+        connected=False,
+    )
+    await garage.connected()
+    assert garage.monitor.title == "Garage 5"
+    assert caplog.text.count("is set up in a way that cannot be used") == 5
+    await garage.tell(f"{DEVICE}/status", status())
+    await garage.change(topic_base="#")
+    assert not garage.monitors
+    assert caplog.text.count("is set up in a way that cannot be used") == 5 + 6
+    unusable = list(garage.entry.subentries.values())[-1]
+    garage.hass.config_entries.async_update_subentry(
+        garage.entry, unusable, data=garage.data()
+    )
+    await garage.hass.async_block_till_done()
+    await garage.connected()
+    assert garage.monitor.subentry_id == unusable.subentry_id
+    await garage.tell(f"{DEVICE}/status", status())
+    assert garage.value("status") == "online"
+    assert "Traceback" not in caplog.text
