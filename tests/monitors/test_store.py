@@ -105,12 +105,16 @@ async def test_damaged_devices(
     assert "ERROR" not in caplog.text
 
 
+NO_LETTERS: Final[tuple[Any, ...]] = (None, {}, "x", 5, [None])
+NO_DEVICES: Final[tuple[Any, ...]] = (None, [], "x", 5, [["a", "b"]])
+
+
 @pytest.mark.parametrize(
     "stored",
     [
         *(None, [], "x", 5, {}, {"*": None}, {"*": []}, {"*": "x"}, {"*": {}}),
-        *({"*": {"devices": wrong}} for wrong in (None, [], "x", 5, [["a", "b"]])),
-        *({"*": {"dead_letters": wrong}} for wrong in (None, {}, "x", 5, [None])),
+        *({"*": {"devices": wrong}} for wrong in NO_DEVICES),
+        *({"*": {"dead_letters": wrong}} for wrong in NO_LETTERS),
         {"*": {"dead_letters": [{"topic": "a", "payload": "!", "size": "x"}]}},
     ],
 )
