@@ -22,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from scripts.demo_buses import Bus, NatsBus, TimeSeries, add_bus
+from scripts.demo_fleet import FleetResult, MonitoredFleet
 from scripts.simulation.broker import Broker, EmbeddedBroker, Mosquitto
 from scripts.simulation.esphome_proxy import EsphomeProxy
 from scripts.simulation.home import Home, load_frames
@@ -45,6 +46,8 @@ PROXIES: Final = (
     ("bedroom-proxy", "24:6F:28:00:20:00", "Bedroom"),
     ("garage-proxy", "24:6F:28:00:30:00", "Garage"),
 )
+# What may wait for a client, as in Home Assistant's Mosquitto app: 1,000 without it.
+QUEUE: Final = ("max_queued_messages 8192",)
 DRAIN_SECONDS: Final = 5.0
 VIEW_SECONDS: Final = 0.5
 LINE_SECONDS: Final = 5.0
@@ -60,11 +63,19 @@ received   raw advertisements that an independent subscriber got from the broker
 lost       sent - received, a few seconds after the last one was sent
 nats       with --nats: advertisements that an independent subscriber got from NATS
 influx     with --influx: signals of advertisements that VictoriaMetrics has
+fleet      with --fleet: valid messages that the controllers sent since the monitor
+           listens and those it understood, malformed ones and its dead letters, and
+           the devices that it made
+
+The controllers of --fleet speak AutoCore's topics over MQTT, each with a connection of
+its own: climate, pumps, gates and meters. Some lose their power, freeze or restart with
+new firmware, and what some say is malformed. One stranger too many is a repair.
 
 Home Assistant's Bluetooth stack leaves out Apple's continuity packets before any
 integration hears them. The simulated home sends none, so nothing may be lost.
 
-Exit status: 0 if all arrived, 1 if nothing did, something was lost, or it failed.
+Exit status: 0 if all arrived and was understood, 1 if nothing did, something was lost,
+or it failed.
 """
 
 
@@ -80,6 +91,7 @@ class Result:
     topics: int
     nats: int | None = None
     influx: int | None = None
+    fleet: FleetResult | None = None
 
     @property
     def failure(self) -> str | None:
@@ -93,7 +105,7 @@ class Result:
         for name, arrived in (("NATS", self.nats), ("the store", self.influx)):
             if arrived is not None and arrived != self.sent:
                 return f"Of {self.sent:,} advertisements {arrived:,} are at {name}."
-        return None
+        return self.fleet.failure if self.fleet is not None else None
 
     @property
     def summary(self) -> str:
@@ -115,6 +127,8 @@ class Result:
         for name, arrived in (("NATS", self.nats), ("VictoriaMetrics", self.influx)):
             if arrived is not None:
                 yield f", {name} {arrived:,}"
+        if self.fleet is not None:
+            yield f"; {self.fleet.summary}"
 
 
 class Rates:
@@ -304,10 +318,16 @@ class Demo:
             await move_in(home_assistant, entry_id)
             await furnish(home_assistant)
             await connected(home_assistant, entry_id)
+            fleet = None
+            if self._options.fleet:
+                fleet = await self._add_fleet(stack, home_assistant, entry_id, broker)
             self._progress("streaming")
-            self._introduce(home_assistant, broker, buses)
-            await self._stream(home, subscriber, home_assistant)
+            await self._introduce(home_assistant, broker, buses, fleet)
+            await self._stream(home, subscriber, home_assistant, fleet)
             result = await measure(home, subscriber, home_assistant, entry_id)
+            if fleet is not None:
+                told = await fleet.result(home_assistant, entry_id)
+                result = replace(result, fleet=told)
             if nats is not None:
                 result = replace(result, nats=await arrived(nats, home.sent))
             if influx is not None:
@@ -329,25 +349,44 @@ class Demo:
         await add_bus(home_assistant, entry_id, bus)
         await connected(home_assistant, entry_id)  # For it is loaded anew
 
+    async def _add_fleet(
+        self,
+        stack: AsyncExitStack,
+        home_assistant: HomeAssistantProcess,
+        entry_id: str,
+        broker: Broker,
+    ) -> MonitoredFleet:
+        """Start a fleet of controllers, and add a monitor of it."""
+        self._progress(f"starting {self._options.fleet} controllers")
+        fleet = await stack.enter_async_context(
+            MonitoredFleet(self._options.fleet, broker)
+        )
+        self._progress("adding a monitor, which listens for five seconds")
+        await fleet.add_monitor(home_assistant, entry_id)
+        await connected(home_assistant, entry_id)
+        return fleet
+
     def _broker(self) -> Broker:
         """Return a Mosquitto where there is one, else a broker in this process."""
         if not Mosquitto.available():
             return EmbeddedBroker(self._options.mqtt_port)
         directory = DIRECTORY / "broker"
         directory.mkdir()
-        return Mosquitto(self._options.mqtt_port, directory=directory)
+        return Mosquitto(self._options.mqtt_port, QUEUE, directory=directory)
 
-    def _introduce(
+    async def _introduce(
         self,
         home_assistant: HomeAssistantProcess,
         broker: Broker,
         buses: Sequence[Bus],
+        fleet: MonitoredFleet | None,
     ) -> None:
         """Say where everything is."""
         page = "config/integrations/integration/ble_bridge"
         rows = (
             ("Home Assistant", f"{home_assistant.url}/{DASHBOARD}"),
             ("BLE Bridge", f"{home_assistant.url}/{page}"),
+            *(await fleet.pages(home_assistant) if fleet is not None else ()),
             ("user", home_assistant.username),
             ("password", home_assistant.password),
             ("MQTT broker", f"{LOOPBACK}:{broker.port} ({broker.name})"),
@@ -359,7 +398,11 @@ class Demo:
             )
 
     async def _stream(
-        self, home: Home, subscriber: Subscriber, home_assistant: HomeAssistantProcess
+        self,
+        home: Home,
+        subscriber: Subscriber,
+        home_assistant: HomeAssistantProcess,
+        fleet: MonitoredFleet | None,
     ) -> None:
         """Play the home and show what arrives, until the time is over."""
         self._streaming = True
@@ -372,6 +415,8 @@ class Demo:
                     home_assistant.check()
                     if playing.done():
                         playing.result()
+                    if fleet is not None:
+                        fleet.check()
                     view.update()
                     left = end - time.monotonic()
                     await wait_for(self._stop, min(VIEW_SECONDS, left))
@@ -450,8 +495,8 @@ async def connected(home_assistant: HomeAssistantProcess, entry_id: str) -> None
     await home_assistant.wait_loaded("ble_bridge")
     async with asyncio.timeout(20):
         while True:
-            found = await home_assistant.diagnostics(entry_id)
-            if all(destination["connected"] for destination in found["destinations"]):
+            found = (await home_assistant.diagnostics(entry_id)).get("destinations")
+            if found and all(destination["connected"] for destination in found):
                 return
             await asyncio.sleep(0.05)
 
@@ -513,6 +558,13 @@ def port_number(text: str) -> int:
     return port
 
 
+def whole(text: str) -> int:
+    """Return a positive whole number from the command line."""
+    if not text.isdecimal() or not (number := int(text)):
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number above 0.")
+    return number
+
+
 def positive(text: str) -> float:
     """Return a positive number from the command line."""
     try:
@@ -570,6 +622,13 @@ def parse_options() -> argparse.Namespace:
         "--influx",
         action="store_true",
         help="write to VictoriaMetrics too, as to InfluxDB",
+    )
+    parser.add_argument(
+        "--fleet",
+        type=whole,
+        default=0,
+        metavar="N",
+        help="add N controllers on MQTT (200, say), and a monitor of them",
     )
     return parser.parse_args()
 

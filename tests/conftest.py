@@ -6,12 +6,14 @@ that is filled in, and look at what a user sees: states, and messages on the bro
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from homeassistant.components import bluetooth
 from homeassistant.components.bluetooth import MONOTONIC_TIME, BaseHaRemoteScanner
-from homeassistant.config_entries import ConfigSubentryData
+from homeassistant.config_entries import ConfigSubentry, ConfigSubentryData
 from homeassistant.core import CALLBACK_TYPE, HomeAssistant
 from homeassistant.util import slugify
 import pytest
@@ -21,9 +23,11 @@ from pytest_homeassistant_custom_component.common import MockConfigEntry
 import custom_components.ble_bridge  # noqa: F401
 from custom_components.ble_bridge.const import DOMAIN
 from scripts.simulation.broker import Mosquitto
+from scripts.simulation.postgres import Postgres
 from scripts.simulation.subscriber import Subscriber
 
 from .chaos.house import House, house_of
+from .recorder import Database
 
 # A company ID that no integration of Home Assistant asks for, so that no discovery begins.
 RAW = bytes.fromhex("0201060cfffeff0102030405060708ff")
@@ -146,6 +150,21 @@ async def broker_fixture() -> AsyncIterator[Mosquitto]:
         yield broker
 
 
+@pytest.fixture(name="database", params=["sqlite", "postgresql"])
+async def database_fixture(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> AsyncIterator[Database]:
+    """Return an empty database for the recorder, of each kind in turn."""
+    async with AsyncExitStack() as stack:
+        if request.param == "sqlite":
+            url = f"sqlite:///{tmp_path / 'recorder.db'}"
+        else:
+            url = (await stack.enter_async_context(Postgres())).url
+        database = Database(url)
+        stack.callback(database.close)
+        yield database
+
+
 @pytest.fixture(name="subscriber")
 async def subscriber_fixture(broker: Mosquitto) -> AsyncIterator[Subscriber]:
     """Return a subscriber to everything."""
@@ -206,6 +225,26 @@ def bridge_entry(
             ),
             *(device_subentry(data) for data in devices),
         ],
+    )
+
+
+def add_monitor(hass: HomeAssistant, entry: MockConfigEntry, **changes: Any) -> None:
+    """Add a monitor to a bridge with one destination, as the form does."""
+    (destination_id,) = entry.subentries
+    data = {
+        "preset": "autocore",
+        "destination": destination_id,
+        "topic_base": "autocore",
+        **changes,
+    }
+    hass.config_entries.async_add_subentry(
+        entry,
+        ConfigSubentry(
+            data=MappingProxyType(data),
+            subentry_type="monitor",
+            title="Garage",
+            unique_id=None,
+        ),
     )
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from datetime import datetime
 import json
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from homeassistant.core import HomeAssistant
 from homeassistant.exceptions import HomeAssistantError, ServiceValidationError
 from homeassistant.helpers import device_registry as dr
+from homeassistant.util import dt as dt_util
 import pytest
 from pytest_homeassistant_custom_component.common import MockConfigEntry
 
@@ -17,7 +19,14 @@ from custom_components.ble_bridge.records import RecordKind
 from scripts.simulation.broker import Mosquitto
 from scripts.simulation.subscriber import Subscriber
 
-from .conftest import SimulatedScanner, destination_data, is_connected, wait_until
+from .conftest import (
+    ADDRESS,
+    SimulatedScanner,
+    destination_data,
+    is_connected,
+    wait_until,
+)
+from .devices.home import bthome
 
 type Setup = Callable[..., Any]
 
@@ -217,3 +226,42 @@ async def test_refused(
         tally = bridge.destinations[subentry_id].tally(RecordKind.MESSAGE)
         assert (tally.received, tally.acknowledged, tally.refused) == (2, 2, 0)
         await hass.config_entries.async_unload(entry.entry_id)
+
+
+async def test_get_devices(
+    hass: HomeAssistant, broker: Mosquitto, scanner: SimulatedScanner, setup: Setup
+) -> None:
+    """All devices are there with what they said last, also one that said nothing yet."""
+    await setup(
+        destination_data(broker.port),
+        devices=[
+            {"address": ADDRESS, "alias": "Freezer"},
+            {"address": "C0:00:00:00:00:09"},
+        ],
+    )
+    scanner.hear(raw=bthome(temperature=-18, battery=90))
+    await hass.async_block_till_done()
+    async with asyncio.timeout(10):  # Its library is loaded first
+        while not (answer := await act(hass, "get_devices"))["devices"][0]["values"]:
+            await asyncio.sleep(0.05)
+    freezer, silent = answer["devices"]
+    assert datetime.fromisoformat(freezer.pop("last_seen")) <= dt_util.utcnow()
+    assert freezer == {
+        "device": "freezer",
+        "name": "Freezer",
+        "address": ADDRESS,
+        "model": freezer["model"],
+        "monitor": None,
+        "present": True,
+        "values": {"battery": 90, "temperature": -18.0},
+    }
+    assert silent == {
+        "device": "C0:00:00:00:00:09",
+        "name": "C0:00:00:00:00:09",
+        "address": "C0:00:00:00:00:09",
+        "model": None,
+        "monitor": None,
+        "present": False,
+        "last_seen": None,
+        "values": {},
+    }

@@ -8,6 +8,9 @@ from homeassistant.core import HomeAssistant
 from homeassistant.setup import async_setup_component
 import pytest
 from pytest_homeassistant_custom_component.common import get_system_health_info
+from pytest_homeassistant_custom_component.components.diagnostics import (
+    get_diagnostics_for_config_entry,
+)
 from pytest_homeassistant_custom_component.typing import ClientSessionGenerator
 
 from custom_components.ble_bridge.const import DOMAIN
@@ -140,6 +143,23 @@ async def test_counters_add_up(
     }
     assert diagnostics["feed"]["received"] == 47
     assert diagnostics["feed"]["addresses"] == 2
+
+
+async def test_not_loaded(
+    hass: HomeAssistant,
+    hass_client: ClientSessionGenerator,
+    broker: Mosquitto,
+    setup: Setup,
+) -> None:
+    """A bridge that is not running tells how it is set up."""
+    entry = await setup(
+        destination_data(broker.port), options={"scanner_ids": {ADDRESS: "cellar"}}
+    )
+    assert await hass.config_entries.async_unload(entry.entry_id)
+    told: Any = await get_diagnostics_for_config_entry(hass, hass_client, entry)
+    assert told["entry"]["data"]["bridge_id"] == entry.data["bridge_id"]
+    assert told["entry"]["options"] == {"scanner_ids": "**REDACTED**"}
+    assert "destinations" not in told
 
 
 async def test_system_health(

@@ -21,9 +21,10 @@ from scripts.simulation.broker import Mosquitto
 from scripts.simulation.processes import REPOSITORY
 from scripts.simulation.subscriber import Subscriber
 
-from .conftest import ADDRESS, SimulatedScanner, destination_data
+from .conftest import ADDRESS, SimulatedScanner, add_monitor, destination_data
 from .destinations.faults import arrived, stream
 from .devices.home import bthome
+from .monitors.garage import telemetry
 
 HEALTH = f"/api/{DOMAIN}/health"
 METRICS = f"/api/{DOMAIN}/metrics"
@@ -50,7 +51,8 @@ async def ask_fixture(hass: HomeAssistant, hass_client: ClientSessionGenerator) 
                 if not is_well:
                     assert response.status == HTTPStatus.SERVICE_UNAVAILABLE
                 assert health.keys() == EXAMPLE.keys()
-                for part in (health, *health["destinations"].values()):
+                parts = *health["destinations"].values(), *health["monitors"].values()
+                for part in (health, *parts):
                     assert part["status"] in ("healthy", "unhealthy")
                     assert (part["status"] == "healthy") == (not part["problems"])
                 if health["problems"] == list(problems):
@@ -92,6 +94,7 @@ async def test_no_bridge(
         "errors_count": 0,
         "problems": ["not_loaded"],
         "destinations": {},
+        "monitors": {},
     }
     entry = await setup()
     assert (await ask())["destinations"] == {}
@@ -207,6 +210,47 @@ async def test_disk_that_fails(
     await ask()
 
 
+@pytest.mark.usefixtures("tried_soon")
+async def test_monitor(
+    hass: HomeAssistant, broker: Mosquitto, ask: Ask, setup: Setup
+) -> None:
+    """A monitor is well while it hears, and tells how much of that it understood."""
+    entry = await setup(destination_data(broker.port))
+    add_monitor(hass, entry)
+    await hass.async_block_till_done()
+
+    async def monitor(*problems: str) -> dict[str, Any]:
+        (found,) = (await ask(*problems))["monitors"].values()
+        assert found.keys() == next(iter(EXAMPLE["monitors"].values())).keys()
+        assert found["problems"] == [p for p in problems if p == "not_listening"]
+        assert found["broker_connected"] != bool(problems)
+        return dict(found)
+
+    assert await monitor() == {
+        "title": "Garage",
+        "status": "healthy",
+        "broker_connected": True,
+        "last_message_time": None,
+        "messages_processed": 0,
+        "errors_count": 0,
+        "problems": [],
+        "last_error": None,
+    }
+    for payload in (telemetry(), "nonsense"):
+        message = {"topic": "autocore/ESP32_001/telemetry", "payload": payload}
+        await hass.services.async_call(DOMAIN, "publish", message, blocking=True)
+    async with asyncio.timeout(10):
+        while (found := await monitor())["errors_count"] == 0:
+            await asyncio.sleep(0.02)
+    assert found["messages_processed"] == 1
+    assert found["last_message_time"] is not None
+    await broker.kill()
+    away = await monitor("not_connected", "not_listening")
+    assert away["messages_processed"] == 1
+    await broker.start()
+    await monitor()
+
+
 async def test_no_secret_and_no_address(
     hass: HomeAssistant,
     scanner: SimulatedScanner,
@@ -240,6 +284,7 @@ def test_documented() -> None:
     """Each field is told of."""
     table = DOCUMENTED.partition("| field |")[2].partition("| problem |")[0]
     (destination,) = EXAMPLE["destinations"].values()
-    fields = {*EXAMPLE, *destination} - {"destinations"}
+    (monitor,) = EXAMPLE["monitors"].values()
+    fields = {*EXAMPLE, *destination, *monitor} - {"destinations", "monitors"}
     named = re.findall(r"^\| (`[^|]+`) \|", table, re.MULTILINE)
     assert fields == set(re.findall(r"`(\w+)`", "".join(named)))

@@ -2,10 +2,12 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 import math
+from pathlib import Path
 import re
 from typing import Any
 
 from homeassistant.core import HomeAssistant
+from homeassistant.helpers.recorder import async_initialize_recorder
 from homeassistant.setup import async_setup_component
 from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import (
@@ -32,6 +34,7 @@ from .conftest import (
     ADDRESS,
     RAW,
     SimulatedScanner,
+    add_monitor,
     destination_data,
     is_connected,
     wait_until,
@@ -494,10 +497,16 @@ async def test_documented(
     broker: Mosquitto,
     setup: Setup,
     monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     """Each metric is in the table of the documentation, as it is, and no others are."""
     monkeypatch.setattr("custom_components.ble_bridge.metrics.NATS", "mqtt")
-    await setup(destination_data(broker.port))
+    async_initialize_recorder(hass)
+    database = {"db_url": f"sqlite:///{tmp_path}/home.db"}
+    assert await async_setup_component(hass, "recorder", {"recorder": database})
+    entry = await setup(destination_data(broker.port))
+    add_monitor(hass, entry)
+    await hass.async_block_till_done()
     expected = []
     family: Any
     for family in BridgeCollector(hass).collect():

@@ -66,10 +66,12 @@ async def async_setup_entry(
     bridge = entry.runtime_data
     for monitor in bridge.monitors.by_id.values():
         async_add_entities(
-            [ListeningSensor(bridge, monitor, LISTENING)],
+            [ListeningSensor(monitor, LISTENING)],
             config_subentry_id=monitor.subentry_id,
         )
-    await async_add_monitored(entry, async_add_entities, monitored_binary_sensors)
+    await async_add_monitored(
+        entry, bridge.monitors, async_add_entities, monitored_binary_sensors
+    )
     _remove_old_alerts(hass, entry)
     await async_add_fields(
         entry, async_add_entities, frozenset({Kind.BOOLEAN}), FieldBinarySensor, _first

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Collection, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 import functools
 import logging
 from pathlib import Path
@@ -18,7 +18,6 @@ from homeassistant.config_entries import (
 from homeassistant.core import CALLBACK_TYPE, HomeAssistant, callback
 from homeassistant.helpers import device_registry as dr
 from homeassistant.helpers.dispatcher import async_dispatcher_connect
-from homeassistant.helpers.event import async_track_time_interval
 from homeassistant.helpers.storage import STORAGE_DIR
 
 from . import repairs
@@ -69,6 +68,7 @@ from .records import (
 )
 from .scanners import BridgeStore, Scanners
 from .settings import delivery_settings
+from .timers import every
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -154,6 +154,7 @@ class Bridge:
             entry,
             monitor_store,
             self.destinations,
+            via_device_id=self.device_id,
             publish=self._publish_alert,
             is_ours=self.is_ours,
         )
@@ -191,24 +192,14 @@ class Bridge:
             )
             for destination in self.destinations.values()
         ]
-        for action, seconds in (
-            (self._on_statistics, STATISTICS_INTERVAL),
-            (self._on_heartbeat, HEARTBEAT_INTERVAL),
-        ):
-            self._timers.append(
-                async_track_time_interval(
-                    self.hass,
-                    action,
-                    timedelta(seconds=seconds),
-                    cancel_on_shutdown=True,
-                )
-            )
-        self._timers.append(
+        self._timers = [
+            every(self.hass, STATISTICS_INTERVAL, self._on_statistics),
+            every(self.hass, HEARTBEAT_INTERVAL, self._on_heartbeat),
             async_dispatcher_connect(
                 self.hass, SIGNAL_CONFIG_ENTRY_CHANGED, self._on_entry_changed
-            )
-        )
-        self._timers.append(repairs.async_watch_certificates(self.hass, self.entry))
+            ),
+            repairs.async_watch_certificates(self.hass, self.entry),
+        ]
         self.devices.start(self.feed.advertisers)
         self.feed.start()
         self.devices.catch_up()

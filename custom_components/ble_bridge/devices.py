@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 import logging
 import time
 from typing import Any, Final, override
@@ -12,7 +12,7 @@ from homeassistant.components import bluetooth
 from homeassistant.config_entries import ConfigEntry, ConfigSubentry
 from homeassistant.core import CALLBACK_TYPE, HassJob, HomeAssistant, callback
 from homeassistant.helpers import device_registry as dr
-from homeassistant.helpers.event import async_call_later, async_track_time_interval
+from homeassistant.helpers.event import async_call_later
 
 from . import repairs
 from .alert_event import fire_alert
@@ -28,6 +28,7 @@ from .prospect import Prospect
 from .records import Advertisement, Record
 from .settings import device_settings, new_device
 from .shaping import Reason
+from .timers import every
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -116,19 +117,11 @@ class Devices(Owner):
     def start(self, advertisers: Mapping[str, Advertiser]) -> None:
         """Begin to follow what is on air."""
         self._advertisers = advertisers
-        for action, seconds in (
-            (self._on_check, CHECK_INTERVAL),
-            (self._on_signal, SIGNAL_INTERVAL),
-            (self._on_save, SAVE_INTERVAL),
-        ):
-            self._timers.append(
-                async_track_time_interval(
-                    self.hass,
-                    action,
-                    timedelta(seconds=seconds),
-                    cancel_on_shutdown=True,
-                )
-            )
+        self._timers = [
+            every(self.hass, CHECK_INTERVAL, self._on_check),
+            every(self.hass, SIGNAL_INTERVAL, self._on_signal),
+            every(self.hass, SAVE_INTERVAL, self._on_save),
+        ]
 
     async def async_stop(self) -> None:
         """Stop, and keep what is known."""

@@ -7,6 +7,7 @@ import time
 from typing import Any, Final
 
 from homeassistant.components.diagnostics import async_redact_data
+from homeassistant.config_entries import ConfigEntryState
 from homeassistant.const import (
     CONF_CLIENT_ID,
     CONF_HOST,
@@ -86,17 +87,17 @@ async def async_get_config_entry_diagnostics(
     """Return what a bug report needs.
 
     For each destination and kind of record, `received = acknowledged + sent + dropped +
-    waiting`; what is dropped is told by reason.
+    waiting`; what is dropped is told by reason. Of an entry that is not loaded there is only
+    how it is set up.
     """
+    if entry.state is not ConfigEntryState.LOADED:
+        return {"entry": _entry(entry)}
     bridge = entry.runtime_data
     scanners = list(bridge.scanners.by_source.values())
     devices = bridge.devices_on_air()
     now = time.monotonic()
     return {
-        "entry": {
-            "data": async_redact_data(entry.data, REDACTED),
-            "options": async_redact_data(entry.options, REDACTED),
-        },
+        "entry": _entry(entry),
         "feed": {
             "received": bridge.received,
             "rate": bridge.rate,
@@ -168,6 +169,14 @@ async def async_get_config_entry_diagnostics(
         "monitors": [
             _monitor(entry, monitor) for monitor in bridge.monitors.by_id.values()
         ],
+    }
+
+
+def _entry(entry: BleBridgeConfigEntry) -> dict[str, Any]:
+    """Return how the bridge itself is set up."""
+    return {
+        "data": async_redact_data(entry.data, REDACTED),
+        "options": async_redact_data(entry.options, REDACTED),
     }
 
 
@@ -264,7 +273,7 @@ def _monitor(entry: BleBridgeConfigEntry, monitor: Monitor) -> dict[str, Any]:
 # Addresses, and what stands beside names of secrets, wherever it is in a text.
 _PRIVATE: Final = re.compile(
     r"""(?ix)
-    (?P<key> ["']? [\w-]* (?:pass|pwd|secret|token|key|auth|user|ssid|psk) [\w-]* ["']?
+    (?P<key> (?:pass|pwd|secret|token|key|auth|user|ssid|psk) [\w-]*+ ["']?
         \s* [:=] \s* ) (?: "[^"]*"? | '[^']*'? | [^\s,;}]+ )
     | \b (?:\d{1,3}\.){3} \d{1,3} \b
     | \b (?:[0-9a-f]{2}[:-]){5} [0-9a-f]{2} \b

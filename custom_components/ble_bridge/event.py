@@ -38,7 +38,9 @@ async def async_setup_entry(
     async_add_entities: AddConfigEntryEntitiesCallback,
 ) -> None:
     """Set up the events of the devices."""
-    await async_add_monitored(entry, async_add_entities, monitored_events)
+    await async_add_monitored(
+        entry, entry.runtime_data.monitors, async_add_entities, monitored_events
+    )
     await async_add_fields(
         entry, async_add_entities, frozenset({Kind.EVENT}), DeviceEvent
     )

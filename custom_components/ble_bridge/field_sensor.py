@@ -28,6 +28,9 @@ def shown(field: Field, value: Value | None) -> StateType:
         if isinstance(value, int | float) and not isinstance(value, bool):
             return value
         return None
-    if isinstance(value, str) or value is None:
-        return value if value is None else value[:MAX_LENGTH_STATE_STATE]
+    if value is None:
+        return None
+    if isinstance(value, str):
+        # PostgreSQL takes no NUL, and the recorder would lose what it writes along with it
+        return value.replace("\0", "")[:MAX_LENGTH_STATE_STATE]
     return orjson.dumps(value).decode()[:MAX_LENGTH_STATE_STATE]

@@ -11,7 +11,6 @@ from homeassistant.config_entries import SOURCE_REAUTH, ConfigEntry, ConfigSuben
 from homeassistant.core import CALLBACK_TYPE, HomeAssistant, callback
 from homeassistant.data_entry_flow import UnknownFlow
 from homeassistant.helpers import issue_registry as ir
-from homeassistant.helpers.event import async_track_time_interval
 from homeassistant.util import dt as dt_util
 
 from .certificates import expires_at
@@ -29,6 +28,7 @@ from .destinations.errors import Problem
 from .fix_flows import CertificateFlow, KeyFlow, NewClientIdFlow, RetryFlow
 from .kinds import kind_of
 from .records import Scanner
+from .timers import every
 
 CONF_SUBENTRY_ID: Final = "subentry_id"
 # What stands in the way of a connection; a destination has one of these at a time.
@@ -60,6 +60,7 @@ _EXPIRIES: Final = {
     CONF_CA_CERTIFICATE: "ca_expires",
     CONF_CLIENT_CERTIFICATE: "client_certificate_expires",
 }
+_DAY: Final = 86_400
 _EXPIRY_WARNING: Final = timedelta(days=30)
 _MONITOR_ISSUES: Final = (
     *("monitor_full", "monitor_refused", "monitor_without_destination"),
@@ -172,9 +173,7 @@ def async_watch_certificates(
                 _check_certificates(hass, entry, subentry, now)
 
     check(dt_util.utcnow())
-    return async_track_time_interval(
-        hass, check, timedelta(days=1), cancel_on_shutdown=True
-    )
+    return every(hass, _DAY, check)
 
 
 def _check_certificates(

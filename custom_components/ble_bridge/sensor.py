@@ -293,9 +293,11 @@ async def async_setup_entry(
     )
     for monitor in bridge.monitors.by_id.values():
         async_add_entities(
-            monitor_sensors(bridge, monitor), config_subentry_id=monitor.subentry_id
+            monitor_sensors(monitor), config_subentry_id=monitor.subentry_id
         )
-    await async_add_monitored(entry, async_add_entities, monitored_sensors)
+    await async_add_monitored(
+        entry, bridge.monitors, async_add_entities, monitored_sensors
+    )
     await async_add_fields(
         entry,
         async_add_entities,

@@ -277,6 +277,11 @@ class HomeAssistantProcess:
             subentry_id=subentry_id,
         )
 
+    async def answer(self, kind: str, shown: Json, answer: Json) -> Json:
+        """Answer what a flow of a kind (`flow`, `subentries/flow`) shows; return the next."""
+        path = f"/api/config/config_entries/{kind}/{shown['flow_id']}"
+        return await self.post(path, answer)
+
     async def entries(self, domain: str) -> list[dict[str, Json]]:
         """Return the config entries of a domain."""
         entries: list[dict[str, Json]] = await self.get(
@@ -305,8 +310,9 @@ class HomeAssistantProcess:
 
         An answer with its step's ID before it is left out where that does not come.
         """
-        path = f"/api/config/config_entries/{kind}"
-        result = await self.post(path, {"handler": handler, **start})
+        result = await self.post(
+            f"/api/config/config_entries/{kind}", {"handler": handler, **start}
+        )
         for answer in inputs:
             if result["type"] not in {"form", "menu"}:
                 break
@@ -314,7 +320,7 @@ class HomeAssistantProcess:
                 step_id, answer = answer
                 if step_id != result["step_id"]:
                     continue
-            result = await self.post(f"{path}/{result['flow_id']}", answer)
+            result = await self.answer(kind, result, answer)
         return result
 
     async def _request(self, method: str, path: str, **arguments: Json) -> Json:

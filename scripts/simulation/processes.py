@@ -13,7 +13,10 @@ from typing import Final
 
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
 # Where scripts/setup puts what the machine lacks, and where Debian keeps daemons.
-PROGRAM_DIRECTORIES: Final = (REPOSITORY / ".tools/bin", "/usr/sbin", "/sbin")
+PROGRAM_DIRECTORIES: Final = (
+    *(REPOSITORY / ".tools/bin", "/usr/sbin", "/sbin"),
+    *sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True),
+)
 LOOPBACK: Final = "127.0.0.1"
 # Names the unix socket that plays the kernel's Bluetooth management to Home Assistant.
 MANAGEMENT_SOCKET: Final = "BLE_BRIDGE_MANAGEMENT_SOCKET"

@@ -70,7 +70,7 @@ class Server(ABC):
             raise SimulationError(f"Port {self.port} for {self.name} is in use.")
         self._process = Process(
             self.name,
-            (program, *self._arguments()),
+            self._command(program),
             self._directory / f"{self.program}.log",
         )
         self._process.start()
@@ -116,6 +116,10 @@ class Server(ABC):
     def log(self, lines: int = 100) -> str:
         """Return the last lines that the server wrote."""
         return self._process.log_tail(lines) if self._process else ""
+
+    def _command(self, program: str) -> list[str | Path]:
+        """Return how the program is started."""
+        return [program, *self._arguments()]
 
     @abstractmethod
     def _arguments(self) -> list[str | Path]:

@@ -279,7 +279,8 @@ class ObedientBroker(Server):
     """A broker of MQTT 5 that answers what a test says, and as late as it says.
 
     `properties` are those of its CONNACK; `messages` holds what was published, with the
-    packet identifier, or None at QoS 0.
+    packet identifier, or None at QoS 0; `filters` what was subscribed to, which is answered
+    with the reason code `granted`. MQTT 3.1.1 is answered too, if it is spoken.
     """
 
     def __init__(self, properties: bytes = b"") -> None:
@@ -287,7 +288,10 @@ class ObedientBroker(Server):
         super().__init__()
         self.properties = properties
         self.messages: list[tuple[str, bytes, int | None]] = []
+        self.filters: list[str] = []
+        self.granted = 0
         self.connects = 0
+        self.speaks_5 = True
         self._writer: asyncio.StreamWriter | None = None
 
     @property
@@ -322,10 +326,16 @@ class ObedientBroker(Server):
             packet = await reader.readexactly(length)
             if command >> 4 == 1:
                 self.connects += 1
-                properties = bytes([len(self.properties)]) + self.properties
+                self.speaks_5 = packet[6] == 5
+                properties = b""
+                if self.speaks_5:
+                    properties = bytes([len(self.properties)]) + self.properties
                 writer.write(bytes([0x20, 2 + len(properties)]) + b"\0\0" + properties)
             elif command >> 4 == 3:
                 self._take(command, packet)
+            elif command >> 4 == 8:
+                self._grant(packet)
+                self.on_subscribed()
             elif command >> 4 == 12:
                 writer.write(b"\xd0\0")
             elif command >> 4 == 14:
@@ -337,7 +347,27 @@ class ObedientBroker(Server):
         identifier = None
         if command & 6:
             identifier, packet = int.from_bytes(packet[:2]), packet[2:]
-        self.messages.append((topic, packet[1:], identifier))
+        payload = packet[1:] if self.speaks_5 else packet
+        self.messages.append((topic, payload, identifier))
+
+    def _grant(self, packet: bytes) -> None:
+        """Answer a subscription, whose properties are short."""
+        identifier, rest = packet[:2], packet[2:]
+        if self.speaks_5:
+            rest = rest[1 + rest[0] :]
+        filters = []
+        while rest:
+            end = 2 + int.from_bytes(rest[:2])
+            filters.append(rest[2:end].decode())
+            rest = rest[end + 1 :]
+        self.filters = filters
+        answer = (
+            identifier + b"\0" * self.speaks_5 + bytes([self.granted]) * len(filters)
+        )
+        self.send(bytes([0x90, len(answer)]) + answer)
+
+    def on_subscribed(self) -> None:
+        """Go on after a subscription was answered; by itself, say nothing."""
 
 
 @asynccontextmanager

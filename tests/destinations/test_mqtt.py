@@ -238,6 +238,31 @@ async def test_dispute_ends(
     assert len(lines(caplog, logging.INFO)) == 3
 
 
+async def test_dispute_is_left(
+    hass: HomeAssistant,
+    broker: Mosquitto,
+    setup: Setup,
+    quick: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A bridge that is unloaded meanwhile says no more that all is well."""
+    monkeypatch.setattr(destination, "LONGEST_DELAY", 0.3)
+    entry = await setup(destination_data(broker.port, client_id="twice"))
+    other = MqttConnector(
+        MqttSettings(host="127.0.0.1", port=broker.port, client_id="twice")
+    )
+    for _ in range(3):
+        connection = await other.async_connect()
+        await wait_until(lambda: not is_connected(hass, broker.port))
+        connection.abort()
+        await wait_until(lambda: is_connected(hass, broker.port))
+    (destination_,) = entry.runtime_data.destinations.values()
+    timer = destination_._undisputed
+    assert timer is not None
+    await hass.config_entries.async_unload(entry.entry_id)
+    assert timer.cancelled()
+
+
 # --- limits and refusals ------------------------------------------------------------------
 
 

@@ -1,10 +1,13 @@
 """What we rely on in paho beyond its documented API: this fails when paho changes."""
 
 import asyncio
+from collections.abc import Callable
 import socket
-from typing import override
+from typing import Any, override
 
+from hypothesis import given, strategies as st
 from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion
 import pytest
 
 from custom_components.ble_bridge.destinations.delivery import Delivery
@@ -14,6 +17,8 @@ from custom_components.ble_bridge.destinations.mqtt_connection import (
     MqttConnector,
     MqttProtocol,
     MqttSettings,
+    read_length,
+    remaining_length,
 )
 from custom_components.ble_bridge.destinations.mqtt_outbox import MqttOutbox
 from custom_components.ble_bridge.destinations.policy import DeliverySettings
@@ -21,6 +26,10 @@ from custom_components.ble_bridge.layouts.topics import encode_topic
 from custom_components.ble_bridge.records import RecordKind, Route, Tally
 from scripts.simulation.broker import Mosquitto
 from scripts.simulation.subscriber import Subscriber
+
+from ..conftest import wait_until
+
+PROTOCOLS = [MqttProtocol.V311, MqttProtocol.V5]
 
 
 class Listener:
@@ -53,10 +62,18 @@ class Listener:
         self.lost.append(problem)
 
 
-async def connect(port: int, protocol: MqttProtocol) -> MqttConnection:
+async def connect(
+    port: int, protocol: MqttProtocol, client_id: str = "guard", **changes: Any
+) -> MqttConnection:
     """Return a connection."""
     return await MqttConnector(
-        MqttSettings(host="127.0.0.1", port=port, client_id="guard", protocol=protocol)
+        MqttSettings(
+            host="127.0.0.1",
+            port=port,
+            client_id=client_id,
+            protocol=protocol,
+            **changes,
+        )
     ).async_connect()
 
 
@@ -66,7 +83,7 @@ def publish_packet(connection: MqttConnection, topic: str, payload: bytes) -> by
     return bytes((0x30, len(body))) + body
 
 
-@pytest.mark.parametrize("protocol", [MqttProtocol.V311, MqttProtocol.V5])
+@pytest.mark.parametrize("protocol", PROTOCOLS)
 async def test_batch_through_the_queue(
     broker: Mosquitto,
     subscriber: Subscriber,
@@ -132,7 +149,7 @@ async def test_dead_socket(broker: Mosquitto) -> None:
     assert not listener.written
 
 
-@pytest.mark.parametrize("protocol", [MqttProtocol.V311, MqttProtocol.V5])
+@pytest.mark.parametrize("protocol", PROTOCOLS)
 async def test_without_the_queue(
     broker: Mosquitto,
     subscriber: Subscriber,
@@ -182,8 +199,10 @@ async def test_without_the_queue(
 
 def test_queue_is_looked_up_by_name() -> None:
     """The names that we use are there."""
-    for name in ("_packet_queue", "_mid_generate"):
+    for name in ("_packet_queue", "_mid_generate", "_handle_publish", "_send_puback"):
         assert callable(getattr(Client, name))
+    packet = Client(CallbackAPIVersion.VERSION2)._in_packet
+    assert {"command", "packet"} <= packet.keys()
 
 
 async def test_message_ids_go_on(broker: Mosquitto) -> None:
@@ -192,3 +211,128 @@ async def test_message_ids_go_on(broker: Mosquitto) -> None:
     connection._client._last_mid = 4711
     assert connection.publish("guard/id", b"", qos=1) == 4712
     await connection.async_close()
+
+
+# --- what comes in ------------------------------------------------------------------------
+
+# What the variable byte integer of their length takes: one byte, two and three.
+PROPERTIES = [
+    (("unit", "°C"),),
+    (("note", "n" * 100), ("more", "m" * 100)),
+    (("note", "n" * 20_000),),
+]
+PAYLOADS = [b"\0", b"x" * 127, b"y" * 128, bytes(range(256)) * 800]
+TOPICS = ["in", "Gewächshaus/温度", "long/" * 40 + "end"]
+
+
+def as_ours(_monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have messages read as they are."""
+
+
+def as_pahos(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have messages read by a paho in which what we use has other names."""
+    read_quickly = MqttConnection._read_quickly
+
+    def look(connection: MqttConnection) -> None:
+        with monkeypatch.context() as patch:
+            patch.delattr(Client, "_send_puback")
+            read_quickly(connection)
+
+    monkeypatch.setattr(MqttConnection, "_read_quickly", look)
+
+
+async def publish(
+    connection: MqttConnection, messages: list[tuple[str, bytes, bool]]
+) -> None:
+    """Publish messages, whose QoS is at the end of the topic, until each is acknowledged."""
+    told = Listener()
+    connection.listener = told
+    waiting = set()
+    for number, (topic, payload, retain) in enumerate(messages):
+        connection.use_properties(PROPERTIES[number % len(PROPERTIES)], 3600)
+        mid = connection.publish(topic, payload, qos=int(topic[-1]), retain=retain)
+        waiting.add(mid)
+    await wait_until(lambda: waiting <= set(told.written))
+    assert not told.lost
+
+
+@pytest.mark.parametrize("prepare", [as_ours, as_pahos])
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+async def test_messages_come_whole(
+    broker: Mosquitto,
+    protocol: MqttProtocol,
+    prepare: Callable[[pytest.MonkeyPatch], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Topic, payload and retain flag are what was published, at each QoS.
+
+    Each message is acknowledged, for the broker does not send more than 20 that are not, nor
+    any again when the session goes on.
+    """
+    prepare(monkeypatch)
+    talker = await connect(broker.port, protocol, "talker")
+    messages = [
+        (f"guard/{topic}/{number}/{qos}", payload, True)
+        for number, payload in enumerate(PAYLOADS)
+        for topic in TOPICS
+        for qos in (0, 1, 2)
+    ]
+    await publish(talker, messages)
+    connection = await connect(broker.port, protocol, clean_session=False)
+    assert ("_handle_publish" in vars(connection._client)) == (prepare is as_ours)
+    kept = Listener()
+    connection.listener = kept
+    mid = connection.subscribe(["guard/#"], 2)
+    await wait_until(lambda: len(kept.messages) >= len(messages))
+    assert kept.subscribed == [(mid, None)]
+    assert sorted(kept.messages) == sorted(messages)
+
+    live = Listener()
+    connection.listener = live
+    messages = [(topic, payload, False) for topic, payload, _ in messages]
+    await publish(talker, messages)
+    await wait_until(lambda: len(live.messages) >= len(messages))
+    assert sorted(live.messages) == sorted(messages)
+    await connection.async_close(1)
+
+    connection = await connect(broker.port, protocol, clean_session=False)
+    again = Listener()
+    connection.listener = again
+    last = [("guard/last/1", b"last", False)]
+    await publish(talker, last)
+    await wait_until(lambda: again.messages)
+    assert again.messages == last
+    await connection.async_close(1)
+    await talker.async_close(1)
+    assert not [*kept.lost, *live.lost, *again.lost]
+
+
+@pytest.mark.parametrize(
+    "length", [0, 1, 127, 128, 16_383, 16_384, 2_097_151, 2_097_152, 268_435_455]
+)
+def test_lengths(length: int) -> None:
+    """A length is read as it was written, up to the largest that there is."""
+    written = remaining_length(length)
+    assert len(written) == next(n for n in (1, 2, 3, 4) if length < 128**n)
+    assert read_length(written, 0) == (length, len(written))
+    assert read_length(b"ab" + written + b"c", 2) == (length, 2 + len(written))
+
+
+@given(st.integers(0, 268_435_455))
+def test_any_length(length: int) -> None:
+    """Any length is read as it was written."""
+    written = remaining_length(length)
+    assert read_length(written + b"\xff", 0) == (length, len(written))
+
+
+@pytest.mark.parametrize("packet", [b"", b"\x80", b"\xff\xff\xff"])
+def test_length_that_is_cut_off(packet: bytes) -> None:
+    """What ends too soon is no length."""
+    with pytest.raises(IndexError):
+        read_length(packet, 0)
+
+
+def test_length_of_five_bytes() -> None:
+    """No length has more than four bytes."""
+    with pytest.raises(ValueError, match="four"):
+        read_length(b"\x80\x80\x80\x80\x01", 0)

@@ -18,7 +18,7 @@ from ..conftest import SOURCE
 from .home import BALCONY, SECOND, Home, bthome
 
 BLUEPRINTS = Path(__file__).parents[2] / "blueprints/automation/ble_bridge"
-NAMES = ["battery_low", "device_lost", "scanner_silent"]
+NAMES = ["battery_low", "critical_relay", "device_lost", "scanner_silent"]
 LOST = {"rule_id": "lost", "name": "Lost", "kind": "lost"}
 LOW = {"rule_id": "low", "name": "Low", "kind": "low_battery"}
 

@@ -103,7 +103,7 @@ async def test_scraped(
                 for group in RULES["groups"]
                 for rule in group["rules"]
             }
-            assert len(rules) == 4
+            assert len(rules) == 5
             for alert, expression in rules.items():
                 assert await prometheus.query(expression) == [], alert
 

@@ -7,7 +7,7 @@ import pytest
 
 from scripts.simulation.broker import Mosquitto
 
-from .garage import Garage
+from .garage import Clock, Garage
 
 
 @pytest.fixture(name="garage")
@@ -18,3 +18,14 @@ async def garage_fixture(
     garage = Garage(hass, broker)
     yield garage
     await garage.close()
+
+
+@pytest.fixture(name="clock")
+def clock_fixture(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Return the clock by which monitors go."""
+    clock = Clock()
+    for module in ("monitor", "monitors"):
+        monkeypatch.setattr(
+            f"custom_components.ble_bridge.monitors.{module}.time", clock
+        )
+    return clock

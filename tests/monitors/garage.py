@@ -3,8 +3,9 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+import time
 from types import MappingProxyType
-from typing import Any
+from typing import Any, override
 
 from homeassistant.config_entries import ConfigSubentry
 from homeassistant.core import HomeAssistant, State
@@ -17,7 +18,9 @@ from pytest_homeassistant_custom_component.common import (
 )
 
 from custom_components.ble_bridge.const import DOMAIN
+from custom_components.ble_bridge.destinations.errors import Problem
 from custom_components.ble_bridge.destinations.mqtt_connection import (
+    ConnectionListener,
     MqttConnection,
     MqttConnector,
     MqttSettings,
@@ -32,8 +35,8 @@ DEVICE = "ESP32_001"
 
 def moment(offset: float = 0) -> str:
     """Return the time as devices write it, so many seconds from now."""
-    time = datetime.now(UTC) + timedelta(seconds=offset)
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ")
+    moment = datetime.now(UTC) + timedelta(seconds=offset)
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def status(device: str = DEVICE, **changes: Any) -> dict[str, Any]:
@@ -74,6 +77,54 @@ def relay(index: int = 0, device: str = DEVICE, **changes: Any) -> dict[str, Any
     }
 
 
+class Clock:
+    """A clock that can be put forward; sockets go by the time of day."""
+
+    def __init__(self) -> None:
+        """Begin with the time of day."""
+        self._ahead = 0.0
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self._ahead += seconds
+
+    def time(self) -> float:
+        """Return Unix time (s)."""
+        return time.time() + self._ahead
+
+    def monotonic(self) -> float:
+        """Return a time (s) that nobody sets."""
+        return time.monotonic() + self._ahead
+
+
+class Told(ConnectionListener):
+    """Takes note of what the broker has taken."""
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self.written: set[int] = set()
+
+    @override
+    def on_written(self, mid: int) -> None:
+        self.written.add(mid)
+
+    @override
+    def on_refused(self, mid: int, problem: Problem) -> None:
+        """Take note of nothing: the test runs into its time limit."""
+
+    @override
+    def on_message(self, topic: str, payload: bytes, *, retained: bool) -> None:
+        """Nothing is subscribed to."""
+
+    @override
+    def on_subscribed(self, mid: int, problem: Problem | None) -> None:
+        """Nothing is subscribed to."""
+
+    @override
+    def on_lost(self, problem: Problem) -> None:
+        """Take note of nothing: who says something next connects again."""
+
+
 @dataclass
 class Garage:
     """A monitor, and what speaks to it."""
@@ -81,19 +132,34 @@ class Garage:
     hass: HomeAssistant
     broker: Mosquitto
     entry: MockConfigEntry = field(init=False)
-    destination_id: str = field(init=False)
+    destination_ids: list[str] = field(init=False)
     _talker: MqttConnection | None = None
+    _told: Told = field(default_factory=Told)
 
     async def start(
         self,
         *monitors: dict[str, Any],
         destination: dict[str, Any] | None = None,
+        others: Iterable[dict[str, Any]] = (),
+        devices: Iterable[dict[str, Any]] = (),
         connected: bool = True,
     ) -> None:
-        """Set up a bridge with a destination, and monitors there; the usual one if none."""
-        data = destination_data(self.broker.port, raw=False, **(destination or {}))
-        self.entry = bridge_entry(data)
-        (self.destination_id,) = self.entry.subentries
+        """Set up a bridge with a destination, and monitors there; the usual one if none.
+
+        There may be other destinations on the same broker, and devices of the user's.
+        """
+        self.entry = bridge_entry(
+            *(
+                destination_data(**{"port": self.broker.port, "raw": False, **changes})
+                for changes in (destination or {}, *others)
+            ),
+            devices=devices,
+        )
+        self.destination_ids = [
+            subentry.subentry_id
+            for subentry in self.entry.subentries.values()
+            if subentry.subentry_type == "destination"
+        ]
         self.entry.add_to_hass(self.hass)
         for number, monitor in enumerate(monitors or ({},)):
             self.hass.config_entries.async_add_subentry(
@@ -110,11 +176,11 @@ class Garage:
         if connected:
             await self.connected()
 
-    def data(self, **changes: Any) -> dict[str, Any]:
-        """Return the data of a monitor, as the form makes them."""
+    def data(self, at: int = 0, **changes: Any) -> dict[str, Any]:
+        """Return the data of a monitor at one of the destinations, as the form makes them."""
         return {
             "preset": "autocore",
-            "destination": self.destination_id,
+            "destination": self.destination_ids[at],
             "topic_base": "autocore",
             **changes,
         }
@@ -142,7 +208,15 @@ class Garage:
 
     async def restart(self) -> None:
         """Stop the bridge, and start it with what was kept."""
+        await self.unload()
+        await self.set_up()
+
+    async def unload(self) -> None:
+        """Stop the bridge, so that it keeps what it knows."""
         assert await self.hass.config_entries.async_unload(self.entry.entry_id)
+
+    async def set_up(self) -> None:
+        """Start the bridge that was stopped."""
         assert await self.hass.config_entries.async_setup(self.entry.entry_id)
         await self.hass.async_block_till_done()
 
@@ -158,7 +232,9 @@ class Garage:
         """End what speaks, and the bridge."""
         if self._talker is not None:
             await self._talker.async_close()
-        if self.entry.state.recoverable:
+        entry_id = self.entry.entry_id
+        known = self.hass.config_entries.async_get_entry(entry_id)
+        if known and self.entry.state.recoverable:
             await self.hass.config_entries.async_unload(self.entry.entry_id)
 
     # --- what devices say ---------------------------------------------------------------
@@ -166,16 +242,22 @@ class Garage:
     async def say(
         self, topic: str, payload: Any, *, retain: bool = False, qos: int = 0
     ) -> None:
-        """Publish something on the broker; what is no bytes is JSON."""
+        """Publish something on the broker; what is no bytes is JSON.
+
+        At QoS 1 and 2, the broker has it then.
+        """
         if self._talker is None or self._talker._closed.is_set():
             self._talker = await MqttConnector(
                 MqttSettings(
                     host="127.0.0.1", port=self.broker.port, client_id="talker"
                 )
             ).async_connect()
+            self._talker.listener = self._told = Told()
         if not isinstance(payload, bytes):
             payload = orjson.dumps(payload)
-        self._talker.publish(topic, payload, qos=qos, retain=retain)
+        mid = self._talker.publish(topic, payload, qos=qos, retain=retain)
+        if qos:
+            await wait_until(lambda: mid in self._told.written)
 
     async def tell(
         self, topic: str, payload: Any, *, retain: bool = False, qos: int = 0

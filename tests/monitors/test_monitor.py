@@ -1,9 +1,26 @@
 """A monitor in Home Assistant: what is said on a real broker, and what a user sees."""
 
-from homeassistant.const import STATE_UNAVAILABLE
+import asyncio
+import logging
+
+from homeassistant.const import STATE_UNAVAILABLE, STATE_UNKNOWN
+import pytest
+
+from scripts.simulation.subscriber import Subscriber
 
 from ..conftest import is_connected, wait_until
 from .garage import DEVICE, Garage, moment, relay, status, telemetry
+
+
+async def test_listening(garage: Garage) -> None:
+    """Whether messages come is shown as soon as it is known."""
+    await garage.start()
+    assert garage.value("listening", None) == "on"
+    assert garage.value("monitored_devices", None) == "0"
+    await garage.broker.stop()
+    await wait_until(lambda: garage.value("listening", None) == "off")
+    await garage.broker.start()
+    await wait_until(lambda: garage.value("listening", None) == "on")
 
 
 async def test_status(garage: Garage) -> None:
@@ -93,6 +110,11 @@ async def test_events(garage: Garage) -> None:
     state = garage.state("system")
     assert state is not None
     assert state.attributes["event_type"] == "error"
+    assert state.attributes["event_types"] == ["other", "error"]
+    await garage.restart()
+    again = garage.state("system")
+    assert again is not None
+    assert (again.state, again.attributes) == (state.state, state.attributes)
 
 
 async def test_restart(garage: Garage) -> None:
@@ -125,3 +147,74 @@ async def test_marked_stale(garage: Garage) -> None:
     await garage.broker.start()
     await wait_until(lambda: garage.value("field!temperature") == "25.6")
     assert garage.value("online") == "on"
+
+
+async def test_kept_for_long(garage: Garage, subscriber: Subscriber) -> None:
+    """What the broker has kept is no sign of life, however often it is told again."""
+    old = status("old", timestamp=moment(-86_400))
+    await garage.say("autocore/old/status", old, retain=True)
+    await garage.say("autocore/dead/status", b"offline", retain=True)
+    await garage.say("autocore/new/status", status("new"), retain=True)
+    await subscriber.wait_for(lambda s: s.count("autocore/") == 3)
+    await garage.start()
+    await wait_until(lambda: garage.judged == 3)
+    await garage.hass.async_block_till_done()
+    shown = {name: garage.value("online", name) for name in ("old", "dead", "new")}
+    assert shown == {"old": "off", "dead": "off", "new": "on"}
+    assert garage.value("seen", "dead") == STATE_UNKNOWN
+    await garage.tell("old/telemetry", telemetry("old"))
+    assert garage.value("online", "old") == "on"
+    await garage.restart()
+    await wait_until(lambda: garage.judged == 3)
+    assert garage.value("online", "old") == "on"
+
+
+async def test_silent_bridge(garage: Garage) -> None:
+    """A bridge says once that it is there, and is; a scanner that is silent is not."""
+    await garage.start({"preset": "ble_bridge", "topic_base": "ble", "timeout": 1})
+    heartbeat = {
+        "scanner_id": "attic",
+        "timestamp": moment(),
+        "status": "running",
+        "uptime_seconds": 86_400,
+        "metrics": {"devices": 42},
+        "mqtt": {"connected": True},
+    }
+    await garage.say("ble/bridge/cabin/status", b"online", retain=True)
+    await garage.say("ble/scanner/attic/status", heartbeat, retain=True)
+    await wait_until(lambda: garage.value("online", "Scanner attic") == "on")
+    async with asyncio.timeout(10):
+        while garage.value("online", "Scanner attic") == "on":
+            await asyncio.sleep(0.1)
+            await garage.tick()
+    assert garage.value("online", "Bridge cabin") == "on"
+    await garage.say("ble/bridge/cabin/status", b"offline", retain=True)
+    await wait_until(lambda: garage.value("online", "Bridge cabin") == "off")
+
+
+async def test_connectivity(garage: Garage) -> None:
+    """Whether a monitor hears is shown as soon as it changes."""
+    await garage.start()
+    assert garage.value("listening", None) == "on"
+    await garage.broker.stop()
+    await wait_until(lambda: garage.value("listening", None) == "off")
+    await garage.broker.start()
+    await wait_until(lambda: garage.value("listening", None) == "on")
+
+
+async def test_log(garage: Garage, caplog: pytest.LogCaptureFixture) -> None:
+    """Debug logging tells what is listened to, and why something was not understood."""
+    caplog.set_level(logging.DEBUG, "custom_components.ble_bridge")
+    await garage.start()
+    await garage.tell(f"{DEVICE}/telemetry", telemetry())
+    await garage.tell(f"{DEVICE}/telemetry", b'{"token": "secret"')
+    logged = [
+        (record.levelno, record.getMessage())
+        for record in caplog.records
+        if record.name.startswith("custom_components.ble_bridge.monitors")
+    ]
+    filters = ", ".join(garage.monitor.filters)
+    assert logged == [
+        (logging.DEBUG, f"Garage listens to {filters}"),
+        (logging.DEBUG, "Garage could not understand a message (not_json)"),
+    ]

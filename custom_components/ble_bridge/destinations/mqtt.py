@@ -137,11 +137,20 @@ class MqttDestination(Destination[MqttConnection], ConnectionListener):
         self._disputed = False
         self._recover()
 
-    @override
-    def _judge(self, lived: float, problem: Problem) -> Problem:
+    def _cancel_undisputed(self) -> None:
+        """Find out no longer whether somebody takes the client ID."""
         if self._undisputed is not None:
             self._undisputed.cancel()
             self._undisputed = None
+
+    @override
+    async def async_stop(self, goodbye: Callable[[], None]) -> None:
+        self._cancel_undisputed()
+        await super().async_stop(goodbye)
+
+    @override
+    def _judge(self, lived: float, problem: Problem) -> Problem:
+        self._cancel_undisputed()
         if problem is Problem.CONNECTION_LOST and lived < SHORT_SESSION:
             self._short_sessions += 1
             if self._short_sessions >= SHORT_SESSIONS:
@@ -174,6 +183,8 @@ class MqttDestination(Destination[MqttConnection], ConnectionListener):
 
     def unwatch(self, watcher: Watcher) -> None:
         """Watch no more; a broker that keeps our session must be told so."""
+        if watcher not in self._watchers:
+            return
         self._watchers.remove(watcher)
         if self.connection is not None:
             self.connection.unsubscribe(watcher.filters)

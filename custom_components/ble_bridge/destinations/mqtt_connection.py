@@ -85,7 +85,6 @@ _ENDINGS: Final = {
     0x98: Problem.CONNECTION_LOST,
 }
 
-
 # Why a broker does not take a subscription: reason codes of SUBACK (MQTT 5, 3.9.3); any other
 # failure, and the only one of 3.1.1, says no more than that.
 _NOT_SUBSCRIBED: Final = {
@@ -149,15 +148,22 @@ def remaining_length(length: int) -> bytes:
 
 
 def read_length(packet: bytes, start: int) -> tuple[int, int]:
-    """Return a variable byte integer (MQTT 5, 1.5.5), and where it ends."""
-    length = shift = 0
-    while True:
+    """Return a variable byte integer (MQTT 5, 1.5.5), and where it ends.
+
+    Raises ValueError or IndexError where there is none.
+    """
+    length = 0
+    for shift in (0, 7, 14, 21):
         digit = packet[start]
         start += 1
         length |= (digit & 0x7F) << shift
         if digit < 0x80:
             return length, start
-        shift += 7
+    raise ValueError("More than four bytes")
+
+
+class MalformedError(Exception):
+    """A message that is none (MQTT 5, 1.2: a Malformed Packet)."""
 
 
 class MqttProtocol(StrEnum):
@@ -460,25 +466,31 @@ class MqttConnection:
         acknowledge: Callable[[int], MQTTErrorCode] | None = getattr(
             client, "_send_puback", None
         )
-        if handle is None or acknowledge is None:
+        if handle is None or acknowledge is None or not hasattr(client, "_in_packet"):
             return
         has_properties = self.protocol is MqttProtocol.V5
 
         def handle_publish() -> MQTTErrorCode:
-            incoming: dict[str, Any] = getattr(client, "_in_packet", {})
-            head: int = incoming.get("command", 0x04)
-            if (qos := head >> 1 & 3) > 1:
-                return handle()
+            incoming: Any = client._in_packet  # noqa: SLF001
+            head: int = incoming["command"]
+            qos = head >> 1 & 3
             packet = bytes(incoming["packet"])
             end = 2 + int.from_bytes(packet[:2])
-            topic = packet[2:end].decode()
             mid = 0
-            if qos:
-                mid = int.from_bytes(packet[end : end + 2])
-                end += 2
-            if has_properties:
-                length, end = read_length(packet, end)
-                end += length
+            try:
+                topic = packet[2:end].decode()
+                if qos:
+                    mid = int.from_bytes(packet[end : end + 2])
+                    end += 2
+                if has_properties:
+                    length, end = read_length(packet, end)
+                    end += length
+            except IndexError, ValueError:
+                raise MalformedError from None
+            if not topic or end > len(packet):
+                raise MalformedError
+            if qos > 1:
+                return handle()
             if self.listener is not None:
                 self.listener.on_message(topic, packet[end:], retained=bool(head & 1))
             return acknowledge(mid) if qos else MQTTErrorCode.MQTT_ERR_SUCCESS
@@ -531,14 +543,18 @@ class MqttConnection:
 
     def _drive(self, step: Callable[[], MQTTErrorCode]) -> MQTTErrorCode:
         """Let paho do a step; an answer that it cannot cope with ends the connection."""
+        problem = Problem.NOT_MQTT
         try:
             return step()
+        except MalformedError:
+            _LOGGER.error("The broker sent a message that is not valid")
         except Exception:
-            if opened := self._connack.done():
+            if self._connack.done():
                 _LOGGER.exception("A packet of the broker could not be understood")
-            self._end(Problem.CONNECTION_LOST if opened else Problem.NOT_MQTT)
-            self.abort()
-            return MQTTErrorCode.MQTT_ERR_PROTOCOL
+                problem = Problem.UNEXPECTED
+        self._end(problem)
+        self.abort()
+        return MQTTErrorCode.MQTT_ERR_PROTOCOL
 
     def _on_writable(self) -> None:
         """Write what waits."""

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from .messages import Reason
+from ..layouts.topics import is_valid_topic
+from .messages import MAX_TIME, MAX_TOPIC, Reason
 
 MAX_LETTERS: Final = 100
 # Payloads up to this size are kept whole, so that they can be published again.
@@ -20,7 +21,7 @@ class DeadLetter:
     """A message that could not be understood.
 
     `time` is Unix time in seconds; `payload` is what is kept of the payload, which had `size`
-    bytes.
+    bytes. A topic that is too long ends in `…`.
     """
 
     topic: str
@@ -32,7 +33,7 @@ class DeadLetter:
     @property
     def is_whole(self) -> bool:
         """Tell whether the message can be published again as it was."""
-        return len(self.payload) == self.size
+        return len(self.payload) == self.size and len(self.topic) <= MAX_TOPIC
 
     @property
     def beginning(self) -> str:
@@ -67,6 +68,8 @@ class DeadLetters:
         """Keep a message, in the place of the oldest where there is no room."""
         size = len(payload)
         kept = payload if size <= MAX_KEPT else payload[:FIRST_BYTES]
+        if len(topic) > MAX_TOPIC:
+            topic = f"{topic[:MAX_TOPIC]}…"
         letter = DeadLetter(topic, reason, time, bytes(kept), size)
         self.counts[reason] += 1
         self._letters.append(letter)
@@ -106,14 +109,24 @@ def _letter(kept: object) -> DeadLetter | None:
     if not isinstance(kept, Mapping):
         return None
     try:
-        payload = base64.b64decode(kept["payload"], validate=True)
         letter = DeadLetter(
-            str(kept["topic"]),
+            kept["topic"],
             Reason(kept["reason"]),
             float(kept["time"]),
-            payload[:MAX_KEPT],
+            base64.b64decode(kept["payload"], validate=True),
             int(kept["size"]),
         )
     except KeyError, TypeError, ValueError, OverflowError:
         return None
-    return letter if len(letter.payload) <= letter.size else None
+    return letter if _is_possible(letter) else None
+
+
+def _is_possible(letter: DeadLetter) -> bool:
+    """Tell whether a letter is one that could have been kept."""
+    return (
+        isinstance(letter.topic, str)
+        and is_valid_topic(letter.topic)
+        and len(letter.topic) <= MAX_TOPIC + 1
+        and 0 <= letter.time <= MAX_TIME
+        and len(letter.payload) <= min(letter.size, MAX_KEPT)
+    )

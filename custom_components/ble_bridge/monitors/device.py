@@ -9,7 +9,7 @@ from typing import Any, Final
 from ..alerts import DEFAULT_DEVIATIONS, Change, Rule, RuleKind, Watch
 from ..decoders.fields import Kind
 from ..records import Value
-from .messages import MAX_NAME, MAX_NUMBER, MAX_TEXT, Message, is_valid_id
+from .messages import MAX_NAME, MAX_NUMBER, MAX_TEXT, MAX_TIME, Message, is_valid_id
 from .names import field_of
 from .patterns import MessageKind
 
@@ -131,16 +131,28 @@ class MonitoredDevice:
     def take(self, message: Message, now: float, *, retained: bool) -> News:
         """Take over what a message says; `now` is Unix time in seconds.
 
-        One that the broker had kept tells what was, and is no sign of life.
+        One that the broker had kept tells what was, and is no sign of life: it was when it
+        says, which is not known where it does not say it.
         """
         news = News()
-        at = message.time if retained and message.time is not None else now
-        if at > self.heard:
+        at: float | None = now
+        if retained:
+            # One whose clock is ahead was not heard in the future
+            at = None if message.time is None else min(message.time, now)
+        is_known = at is not None and retained and at <= self.heard
+        if at is not None and (at > self.heard or not retained):
             self.heard = at
-            if at - self._seen_told >= SEEN_INTERVAL:
+            if abs(at - self._seen_told) >= SEEN_INTERVAL:
                 self._seen_told = at
                 news.changed.append(SEEN)
         if message.kind is MessageKind.STATUS:
+            online = message.online
+            if online and (
+                is_known or (at is not None and now - at > self._how.timeout)
+            ):
+                # What was there then may have gone since
+                online = bool(self.online)
+            self._set("online", ONLINE, online, news)
             self._take_status(message, at, news)
         elif not retained:
             self._set("online", ONLINE, True, news)
@@ -154,12 +166,11 @@ class MonitoredDevice:
                 news.happening = Happening(message.kind, message.event, message.values)
             return news
         for name, value in message.values.items():
-            self._take_value(name, value, now, news)
+            self._take_value(name, value, now, news, retained=retained)
         return news
 
-    def _take_status(self, message: Message, at: float, news: News) -> None:
-        """Take over what a status says of the device itself."""
-        self._set("online", ONLINE, message.online, news)
+    def _take_status(self, message: Message, at: float | None, news: News) -> None:
+        """Take over what a status says of the device itself; `at` is when it was said."""
         self._set("status", STATUS, message.status, news)
         for name, key, said in (
             ("ip", IP_ADDRESS, message.ip),
@@ -167,7 +178,7 @@ class MonitoredDevice:
         ):
             if said is not None:
                 self._set(name, key, said, news)
-        if message.uptime is not None and message.uptime < at:
+        if message.uptime is not None and at is not None and message.uptime < at:
             started = at - message.uptime
             if self.started is None or abs(started - self.started) > _SAME_START:
                 self._set("started", STARTED, started, news)
@@ -199,8 +210,14 @@ class MonitoredDevice:
             relay.state, relay.triggered_by = state, triggered_by
             news.changed.append(relay_key(name))
 
-    def _take_value(self, name: str, value: Value, now: float, news: News) -> None:
-        """Take over a value, its average, and whether it is an anomaly."""
+    def _take_value(
+        self, name: str, value: Value, now: float, news: News, *, retained: bool
+    ) -> None:
+        """Take over a value, its average, and whether it is an anomaly.
+
+        One that the broker had kept comes with each connection, and is measured no more often
+        for that.
+        """
         before = self.values.get(name)
         if before is None and name not in self.kinds:
             if len(self.kinds) >= MAX_FIELDS:
@@ -211,7 +228,7 @@ class MonitoredDevice:
         if value != before or type(value) is not type(before):
             self.values[name] = value
             news.changed.append(field_key(name))
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if retained or isinstance(value, bool) or not isinstance(value, int | float):
             return
         if (last := self.averaged.get(name)) is not None:
             last.append(value)
@@ -233,6 +250,8 @@ class MonitoredDevice:
         """
         if not self.online:
             return False
+        # Where the clock was set back, it is from now on that the device is silent
+        self.heard = min(self.heard, now)
         if now - max(self.heard, connected_since) <= self._how.timeout:
             return False
         self.online = False
@@ -313,10 +332,10 @@ class MonitoredDevice:
         """Go on from a state; raises ValueError, TypeError or KeyError where it is none."""
         online = state["online"]
         self.online = None if online is None else bool(online)
-        self.heard = _number(state["heard"])
+        self.heard = _time(state["heard"])
         self._seen_told = self.heard
         started = state["started"]
-        self.started = None if started is None else _number(started)
+        self.started = None if started is None else _time(started)
         self.status = _text(state["status"])
         self.ip = _text(state["ip"])
         self.firmware = _text(state["firmware"])
@@ -365,6 +384,13 @@ def _number(raw: object) -> float:
     if not -MAX_NUMBER <= raw <= MAX_NUMBER:
         raise ValueError("Not a number that would have been kept")
     return raw
+
+
+def _time(raw: object) -> float:
+    """Return a Unix time in seconds that was kept."""
+    if not 0 <= (time := _number(raw)) <= MAX_TIME:
+        raise ValueError("Not a time that would have been kept")
+    return time
 
 
 def _text(raw: object) -> str | None:

@@ -2,48 +2,45 @@
 
 import asyncio
 from collections.abc import Callable, Iterable
-from typing import ClassVar, Final, override
+from typing import Any, ClassVar, Final, override
 import weakref
 
+from homeassistant.config_entries import ConfigEntry, ConfigEntryState
 from homeassistant.const import EntityCategory
 from homeassistant.helpers.device_registry import DeviceInfo
 from homeassistant.helpers.entity import Entity, EntityDescription
 from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
 
-from ..bridge import BleBridgeConfigEntry, Bridge
 from ..const import DOMAIN
 from ..decoders.fields import Field, known_field
 from .device import MonitoredDevice
 from .monitor import DEVICES_AT_ONCE, Monitor, configuration_url
+from .monitors import Monitors
 
 # What every device has, whatever it says.
 EVERY: Final = ""
 
 
 class MonitorEntity(Entity):
-    """A figure of a monitor itself, read when the bridge says so."""
+    """A figure of a monitor itself, read when the monitor says so."""
 
     _attr_has_entity_name = True
     _attr_should_poll = False
 
-    def __init__(
-        self, bridge: Bridge, monitor: Monitor, description: EntityDescription
-    ) -> None:
+    def __init__(self, monitor: Monitor, description: EntityDescription) -> None:
         """Initialize an entity of a monitor."""
-        self.bridge = bridge
         self.monitor = monitor
         self.entity_description = description
         self._attr_unique_id = f"{monitor.subentry_id}_{description.key}"
-        self._attr_device_info = DeviceInfo(
-            identifiers={(DOMAIN, monitor.subentry_id)},
-            via_device_id=bridge.device_id,
-        )
+        self._attr_device_info = DeviceInfo(identifiers={(DOMAIN, monitor.subentry_id)})
 
     @override
     async def async_added_to_hass(self) -> None:
-        """Listen to the bridge."""
+        """Listen to the monitor."""
         await super().async_added_to_hass()
-        self.async_on_remove(self.bridge.async_add_listener(self.async_write_ha_state))
+        listeners = self.monitor.listeners
+        listeners.add(self.async_write_ha_state)
+        self.async_on_remove(lambda: listeners.discard(self.async_write_ha_state))
 
 
 class MonitoredEntity(Entity):
@@ -113,7 +110,8 @@ def spoken(name: str) -> str:
 
 
 async def async_add_monitored(
-    entry: BleBridgeConfigEntry,
+    entry: ConfigEntry[Any],
+    monitors: Monitors,
     async_add_entities: AddConfigEntryEntitiesCallback,
     make: Callable[[Monitor, MonitoredDevice, str], Iterable[Entity]],
 ) -> None:
@@ -121,12 +119,12 @@ async def async_add_monitored(
 
     `make` gives those of what can be listened to, and of `EVERY` device.
     """
-    for monitor in entry.runtime_data.monitors.by_id.values():
+    for monitor in monitors.by_id.values():
         await _async_add(entry, async_add_entities, make, monitor)
 
 
 async def _async_add(
-    entry: BleBridgeConfigEntry,
+    entry: ConfigEntry[Any],
     async_add_entities: AddConfigEntryEntitiesCallback,
     make: Callable[[Monitor, MonitoredDevice, str], Iterable[Entity]],
     monitor: Monitor,
@@ -137,6 +135,8 @@ async def _async_add(
     )
 
     def add(device: MonitoredDevice, keys: Iterable[str]) -> None:
+        if entry.state is ConfigEntryState.UNLOAD_IN_PROGRESS:
+            return  # Platforms may be gone already, and would keep it for ever
         known = added.setdefault(device, set())
         entities: list[Entity] = []
         for key in (EVERY, *keys):

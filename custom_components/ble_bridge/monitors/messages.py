@@ -18,9 +18,12 @@ from .presets import Dialect
 
 MAX_ID: Final = 64
 MAX_NAME: Final = 64
+# No topic that is watched, with IDs in it, is longer (characters).
+MAX_TOPIC: Final = 512
 # What Home Assistant takes for a state.
 MAX_TEXT: Final = 255
-# Values of one message, and objects and lists within one another.
+# Values of one message, with the objects and lists that hold them, and those within one
+# another.
 MAX_VALUES: Final = 256
 MAX_DEPTH: Final = 5
 # What counters of 64 bits reach; nothing that is measured is larger.
@@ -28,6 +31,8 @@ MAX_NUMBER: Final = 2.0**63
 # What a clock that was never set says lies before, one of another time zone less far ahead.
 EARLIEST: Final = datetime(2020, 1, 1, tzinfo=UTC).timestamp()
 MAX_AHEAD: Final = 86_400.0
+# The end of the year 9999, after which no time can be shown.
+MAX_TIME: Final = 253_402_300_799.0
 # Unix times are seconds up to here (in the year 5138), milliseconds beyond.
 _SECONDS: Final = 1e11
 
@@ -114,8 +119,8 @@ def parse(
     _check_id(said, route, dialect)
     if kind is MessageKind.STATUS:
         # A will is written before its time, and cannot tell it.
-        said_status = said.get(dialect.status_key)
-        needs_time &= not (isinstance(said_status, str) and _is_offline(said_status))
+        status = _status_word(said.get(dialect.status_key))
+        needs_time &= status is None or not _is_offline(status)
     time = _time(said.pop(dialect.time_key, None), now, needed=needs_time)
     return _READERS[kind](route, said, time, dialect)
 
@@ -181,19 +186,13 @@ def _status(
     route: Route, said: dict[str, Any], time: float | None, dialect: Dialect
 ) -> Message:
     """Return what a status says: whether the device is there, and what it is."""
-    word = said.pop(dialect.status_key, None)
-    if isinstance(word, bool):
-        word = "online" if word else "offline"
-    if not isinstance(word, str) or not word.strip():
+    if (word := _status_word(said.pop(dialect.status_key, None))) is None:
         raise RejectedError(Reason.INCOMPLETE)
-    uptime = said.pop(dialect.uptime_key, None)
-    if uptime is not None and (
-        isinstance(uptime, bool)
-        or not isinstance(uptime, int | float)
-        or not 0 <= uptime <= MAX_NUMBER
-    ):
+    uptime = said.get(dialect.uptime_key)
+    if isinstance(uptime, bool) or not isinstance(uptime, int | float):
+        uptime = None  # A text ("3 days") is a value like others
+    elif not 0 <= said.pop(dialect.uptime_key) <= MAX_NUMBER:
         raise RejectedError(Reason.NUMBER_TOO_LARGE)
-    word = word.strip()[:MAX_TEXT]
     return Message(
         kind=route.kind,
         time=time,
@@ -272,9 +271,16 @@ _READERS: Final = {
 }
 
 
+def _status_word(raw: object) -> str | None:
+    """Return what a status is called, if it is one."""
+    if isinstance(raw, bool):
+        return "online" if raw else "offline"
+    return _text(raw) if isinstance(raw, str) else None
+
+
 def _is_offline(word: str) -> bool:
     """Tell whether a status means that the device is not there."""
-    return word.strip().lower() in OFFLINE_WORDS
+    return word.lower() in OFFLINE_WORDS
 
 
 def _state(raw: object) -> bool:
@@ -301,13 +307,14 @@ def _text(raw: object) -> str | None:
 def _values(said: dict[str, Any], dialect: Dialect) -> dict[str, Value]:
     """Return all values of a payload by name; what is within an object has both names."""
     values: dict[str, Value] = {}
-    for name, raw in _flat("", said, 0):
-        if len(values) >= MAX_VALUES:
+    for count, (name, raw) in enumerate(_flat("", said, 0)):
+        if count >= MAX_VALUES:
             raise RejectedError(Reason.TOO_MANY_VALUES)
         if raw is None:
             continue
         if isinstance(raw, str):
-            value: Value = raw[:MAX_TEXT]
+            # PostgreSQL takes no NUL, and the recorder none out of a state
+            value: Value = raw[:MAX_TEXT].replace("\0", "")
         elif isinstance(raw, bool) or -MAX_NUMBER <= raw <= MAX_NUMBER:
             value = raw
         else:
@@ -319,13 +326,17 @@ def _values(said: dict[str, Any], dialect: Dialect) -> dict[str, Value]:
 
 
 def _flat(prefix: str, said: object, depth: int) -> Iterator[tuple[str, Any]]:
-    """Yield what objects and lists hold, however deep; a list's items are numbered."""
+    """Yield what objects and lists hold, however deep; a list's items are numbered.
+
+    They themselves hold no value, but count: a payload can be full of them.
+    """
     if depth >= MAX_DEPTH:
         raise RejectedError(Reason.TOO_DEEP)
     pairs: Any = said.items() if isinstance(said, dict) else _numbered(said)
     for key, raw in pairs:
         name = snake(key) if not prefix else f"{prefix}_{snake(key)}"[:MAX_NAME]
         if isinstance(raw, dict | list):
+            yield name, None
             yield from _flat(name, raw, depth + 1)
         else:
             yield name, raw

@@ -25,8 +25,8 @@ from ..layouts.topics import safe_part
 from ..records import Alert, DeviceIdentity
 from .dead_letters import DeadLetter, DeadLetters
 from .device import FIRMWARE, IP_ADDRESS, ONLINE, SEEN, MonitoredDevice, News
-from .messages import Reason, RejectedError, is_valid_id, parse
-from .patterns import Route, find
+from .messages import MAX_TOPIC, Reason, RejectedError, is_valid_id, parse
+from .patterns import MessageKind, Route, find
 from .settings import MonitorSettings
 
 _LOGGER = logging.getLogger(__name__)
@@ -59,10 +59,14 @@ class Monitor(Watcher):
         settings: MonitorSettings,
         destination: MqttDestination | None,
         *,
+        via_device_id: str,
         on_alert: Callable[[str, Alert], None],
         is_ours: Callable[[str], bool],
     ) -> None:
-        """Initialize; `on_alert` publishes one, `is_ours` knows what the bridge publishes."""
+        """Initialize; `on_alert` publishes one, `is_ours` knows what the bridge publishes.
+
+        `via_device_id` is the bridge's, as Home Assistant lists it.
+        """
         self.hass = hass
         self.entry = entry
         self.subentry_id = subentry.subentry_id
@@ -84,6 +88,7 @@ class Monitor(Watcher):
                 manufacturer=MANUFACTURER,
                 model="MQTT monitor",
                 name=self.title,
+                via_device_id=via_device_id,
             )
             .id
         )
@@ -92,6 +97,7 @@ class Monitor(Watcher):
         self.overflow = 0
         self.last_message: float | None = None
         self.rate: float | None = None
+        self.listeners: set[Callable[[], None]] = set()
         self._on_alert = on_alert
         self._is_ours = is_ours
         self._routes: dict[str, Route | None] = {}
@@ -101,6 +107,7 @@ class Monitor(Watcher):
         self._adders: list[Adder] = []
         self._retelling: asyncio.Task[None] | None = None
         self._is_full = False
+        self._is_stopped = False
         self._subscribed: float | None = None
         self._connected_for = 0.0
         self._began = time.monotonic()
@@ -124,6 +131,7 @@ class Monitor(Watcher):
 
     async def async_stop(self) -> None:
         """Read what waits, and watch no longer."""
+        self._is_stopped = True
         while self._queue:
             self._read()
             await asyncio.sleep(0)
@@ -134,12 +142,19 @@ class Monitor(Watcher):
             self._retelling.cancel()
 
     @callback
-    def forget(self) -> None:
-        """Let go of all: the monitor is removed, or watches something else."""
-        for device in self.devices.values():
-            self._end_alerts(device)
+    def unwatch(self) -> None:
+        """Hear no more; what waits is read nevertheless."""
         if self.destination is not None:
             self.destination.unwatch(self)
+
+    @callback
+    def forget(self) -> None:
+        """Let go of all: the monitor is removed, or watches something else."""
+        self.unwatch()
+        self._queue.clear()
+        self._queued_bytes = 0
+        for device in self.devices.values():
+            self._end_alerts(device)
 
     # --- messages -----------------------------------------------------------------------
 
@@ -148,13 +163,18 @@ class Monitor(Watcher):
         try:
             route = self._routes[topic]
         except KeyError:
-            if len(self._routes) >= MAX_ROUTES:
-                self._routes.clear()
-            route = self._routes[topic] = find(self.settings.patterns, topic)
+            route = find(self.settings.patterns, topic)
+            if len(topic) <= MAX_TOPIC:
+                if len(self._routes) >= MAX_ROUTES:
+                    self._routes.clear()
+                self._routes[topic] = route
         # Nothing in a topic is how what was kept there is cleared
-        if route is None or not payload:
+        if route is None or not payload or self._is_stopped:
             return
         now = time.time()
+        if len(topic) > MAX_TOPIC:
+            self._reject(topic, payload, Reason.INVALID_ID, now)
+            return
         if len(payload) > self.settings.max_payload:
             self._reject(topic, payload, Reason.TOO_LARGE, now)
             return
@@ -205,8 +225,6 @@ class Monitor(Watcher):
             device = self.devices[route.key] = MonitoredDevice(
                 route.key, route.owner, route.device, settings.watching
             )
-            for add in self._adders:
-                add(device, ())
         self.processed += 1
         self.last_message = now
         self._tell(device, device.take(message, now, retained=retained))
@@ -255,6 +273,7 @@ class Monitor(Watcher):
     def _reject(self, topic: str, payload: bytes, reason: Reason, now: float) -> None:
         """Keep a message that could not be understood, and publish it if that is wished."""
         letter = self.dead_letters.add(topic, payload, reason, now)
+        _LOGGER.debug("%s could not understand a message (%s)", self.title, reason)
         if self.settings.dead_letter_topic is None or self.destination is None:
             return
         second, count = self._published
@@ -296,7 +315,10 @@ class Monitor(Watcher):
         for letter in letters:
             if not letter.is_whole or self.destination is None:
                 continue
-            message = self.destination.message(letter.topic, letter.payload, 1)
+            try:
+                message = self.destination.message(letter.topic, letter.payload, 1)
+            except ValueError:
+                continue  # Some brokers allow in topics what others end connections for
             if await self.destination.async_publish(message) not in _DELIVERED:
                 break
             self.dead_letters.remove(letter)
@@ -322,6 +344,7 @@ class Monitor(Watcher):
         self.problem = problem
         if problem is None:
             self._subscribed = time.monotonic()
+            _LOGGER.debug("%s listens to %s", self.title, ", ".join(self.filters))
             repairs.async_delete_monitor(
                 self.hass, self.subentry_id, "monitor_refused", "sharing_unsupported"
             )
@@ -364,6 +387,7 @@ class Monitor(Watcher):
 
     def _on_connection(self) -> None:
         """Have the entities write whether what they show is what is now."""
+        self._notify()
         if self._retelling is not None:
             self._retelling.cancel()
             self._retelling = None
@@ -440,8 +464,9 @@ class Monitor(Watcher):
         if self._subscribed is None:
             return
         connected_since = now - (time.monotonic() - self._subscribed)
+        lasting = self.settings.dialect.lasting
         for device in tuple(self.devices.values()):
-            if device.check(now, connected_since):
+            if device.owner not in lasting and device.check(now, connected_since):
                 self._tell(device, News(changed=[ONLINE, SEEN]))
 
     # --- alerts -------------------------------------------------------------------------
@@ -488,12 +513,18 @@ class Monitor(Watcher):
         return self.dead_letters.total + self.overflow
 
     def measure(self) -> None:
-        """Work out the rate (messages a second) since the last call."""
+        """Work out the rate (messages a second) since the last call, and have it written."""
         now = time.monotonic()
         then, processed = self._measured
         if now > then:
             self.rate = (self.processed - processed) / (now - then)
         self._measured = now, self.processed
+        self._notify()
+
+    def _notify(self) -> None:
+        """Have the figures written."""
+        for listener in tuple(self.listeners):
+            listener()
 
     # --- across restarts ----------------------------------------------------------------
 
@@ -521,12 +552,13 @@ class Monitor(Watcher):
     def _restored(self, key: str, kept: Any) -> MonitoredDevice | None:
         """Return a device as it was kept, unless that is not how it would have been."""
         try:
-            route = (kept["owner"], kept["device_id"])
-            device = MonitoredDevice(key, *route, self.settings.watching)
+            owner, device_id = str(kept["owner"]), str(kept["device_id"])
+            device = MonitoredDevice(key, owner, device_id, self.settings.watching)
             device.restore(kept)
         except KeyError, TypeError, ValueError, AttributeError:
             return None
-        return device if is_valid_id(device.device_id) else None
+        route = Route(MessageKind.STATUS, device_id, "", owner)
+        return device if is_valid_id(device_id) and route.key == key else None
 
 
 def configuration_url(ip: str | None) -> str | None:
@@ -537,7 +569,10 @@ def configuration_url(ip: str | None) -> str | None:
         address = ipaddress.ip_address(ip)
     except ValueError:
         return None
-    return f"http://[{address}]" if address.version == 6 else f"http://{address}"
+    if isinstance(address, ipaddress.IPv4Address):
+        return f"http://{address}"
+    # A zone is anything after a `%`, and only the device's own
+    return None if address.scope_id else f"http://[{address}]"
 
 
 def _alert(identity: DeviceIdentity, watch: Watch, change: Change) -> Alert:

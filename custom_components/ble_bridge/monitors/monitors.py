@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 import logging
 import time
 from typing import Any, Final
@@ -10,13 +10,14 @@ from typing import Any, Final
 from homeassistant.config_entries import ConfigEntry, ConfigSubentry
 from homeassistant.core import CALLBACK_TYPE, HomeAssistant, callback
 from homeassistant.helpers import device_registry as dr
-from homeassistant.helpers.event import async_call_later, async_track_time_interval
+from homeassistant.helpers.event import async_call_later
 
 from .. import repairs
 from ..const import SUBENTRY_MONITOR
 from ..destinations.destination import Destination
 from ..destinations.mqtt import MqttDestination
 from ..records import Alert
+from ..timers import every
 from .monitor import Monitor
 from .patterns import PatternError
 from .settings import monitor_settings
@@ -40,14 +41,19 @@ class Monitors:
         store: MonitorStore,
         destinations: Mapping[str, Destination[Any]],
         *,
+        via_device_id: str,
         publish: Callable[[str, Alert], None],
         is_ours: Callable[[str], bool],
     ) -> None:
-        """Initialize; `publish` publishes alerts, `is_ours` knows the bridge's own topics."""
+        """Initialize; `publish` publishes alerts, `is_ours` knows the bridge's own topics.
+
+        `via_device_id` is the bridge's, as Home Assistant lists it.
+        """
         self.hass = hass
         self.entry = entry
         self.by_id: dict[str, Monitor] = {}
         self._store = store
+        self._via_device_id = via_device_id
         self._publish = publish
         self._is_ours = is_ours
         self._timers: list[CALLBACK_TYPE] = []
@@ -73,6 +79,7 @@ class Monitors:
             subentry,
             settings,
             destination if isinstance(destination, MqttDestination) else None,
+            via_device_id=self._via_device_id,
             on_alert=self._on_alert,
             is_ours=self._is_ours,
         )
@@ -85,18 +92,10 @@ class Monitors:
         for monitor in self.by_id.values():
             monitor.start()
         if self.by_id:
-            for action, seconds in (
-                (self._on_check, CHECK_INTERVAL),
-                (self._on_save, SAVE_INTERVAL),
-            ):
-                self._timers.append(
-                    async_track_time_interval(
-                        self.hass,
-                        action,
-                        timedelta(seconds=seconds),
-                        cancel_on_shutdown=True,
-                    )
-                )
+            self._timers = [
+                every(self.hass, CHECK_INTERVAL, self._on_check),
+                every(self.hass, SAVE_INTERVAL, self._on_save),
+            ]
 
     async def async_stop(self) -> None:
         """Stop, and keep what is known."""
@@ -123,6 +122,8 @@ class Monitors:
                     before.preset,
                     before.patterns,
                 ):
+                    if settings.filters != before.filters:
+                        monitor.unwatch()
                     continue
             monitor.forget()
             registry = dr.async_get(self.hass)
@@ -170,7 +171,9 @@ class Monitors:
         await self._store.async_save(self._state())
 
     def _state(self) -> dict[str, Any]:
-        """Return a copy of what is kept."""
+        """Return a copy of what is kept: nothing of monitors that were removed."""
         return {
-            subentry_id: monitor.state() for subentry_id, monitor in self.by_id.items()
+            subentry_id: monitor.state()
+            for subentry_id, monitor in self.by_id.items()
+            if subentry_id in self.entry.subentries
         }

@@ -2,7 +2,7 @@
 
 A name that devices have in common is that field (`decoders/fields.py`). Else a unit at its end
 tells most (`pump_pressure_bar`), then what it ends with (`water_temperature`). A name that
-tells nothing is a number without a unit.
+tells nothing is a number without a unit: a wrong one would have the number converted.
 """
 
 from dataclasses import replace
@@ -31,6 +31,10 @@ _COMMON: Final[dict[str, Field]] = {
         *(
             Field(name, unit="dBm", device_class="signal_strength", diagnostic=True)
             for name in ("wifi_signal", "wifi_strength", "signal_strength")
+        ),
+        *(
+            Field(name, unit="hPa", device_class="atmospheric_pressure")
+            for name in ("air_pressure", "atmospheric_pressure", "barometric_pressure")
         ),
         Field("level", unit="%"),
         Field("setpoint", unit="°C", device_class="temperature"),
@@ -88,11 +92,14 @@ _UNITS: Final[dict[str, tuple[str, str | None]]] = {
     "liters": ("L", "volume_storage"),
     "m3": ("m³", "volume_storage"),
 }
+# Letters that often number things (`zone_c`, `phase_a`), or tell sides: they are units where
+# the name tells without them what it is (`boiler_temp_c`).
+_LETTERS: Final = frozenset("acfglm")
 # What only grows, so that Home Assistant makes sums of it.
 _TOTALS: Final = frozenset({"energy"})
 # Fields that a name may end with: what they measure is the same, wherever it is.
 _ENDINGS: Final = (
-    *("temperature", "humidity", "pressure", "voltage", "current", "power", "energy"),
+    *("temperature", "humidity", "voltage", "current", "power", "energy"),
     *("battery", "illuminance", "rssi", "moisture", "carbon_dioxide", "frequency"),
 )
 _SHORT: Final = {"temp": "temperature", "hum": "humidity", "co2": "carbon_dioxide"}
@@ -108,7 +115,7 @@ def _told(name: str) -> Field | None:
         name = last = _SHORT[name]
     if (known := known_field(name)) is not None:
         return known[0]
-    if first and last in _UNITS:
+    if first and last in _UNITS and (last not in _LETTERS or _confirms(first, last)):
         unit, device_class = _UNITS[last]
         total = device_class in _TOTALS
         return Field(
@@ -124,6 +131,16 @@ def _told(name: str) -> Field | None:
                 replace(known[0], name=name) if (known := known_field(ending)) else None
             )
     return None
+
+
+def _confirms(first: str, letter: str) -> bool:
+    """Tell whether a name is of what a unit measures, without the letter that is the unit."""
+    _, device_class = _UNITS[letter]
+    last = first.rpartition("_")[2]
+    return last == device_class or any(
+        (told := _told(name)) is not None and told.device_class == device_class
+        for name in (first, last)
+    )
 
 
 def field_of(name: str, value: Value) -> Field:

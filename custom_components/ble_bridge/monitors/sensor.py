@@ -17,7 +17,6 @@ from homeassistant.helpers.entity import Entity
 from homeassistant.helpers.recorder import DATA_INSTANCE
 from homeassistant.helpers.typing import StateType
 
-from ..bridge import Bridge
 from ..decoders.fields import Kind
 from ..field_sensor import describe, shown
 from .device import (
@@ -115,10 +114,10 @@ class MonitorSensor(MonitorEntity, SensorEntity):
         return self.entity_description.value_fn(self.monitor)
 
 
-def monitor_sensors(bridge: Bridge, monitor: Monitor) -> Iterator[Entity]:
+def monitor_sensors(monitor: Monitor) -> Iterator[Entity]:
     """Yield the figures of a monitor."""
     for description in MONITOR_SENSORS:
-        yield MonitorSensor(bridge, monitor, description)
+        yield MonitorSensor(monitor, description)
 
 
 def monitored_sensors(

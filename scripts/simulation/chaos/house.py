@@ -325,6 +325,8 @@ class House:
     async def destinations(self) -> dict[str, dict[str, Any]]:
         """Return the diagnostics of each destination."""
         diagnostics = await self.home_assistant.diagnostics(self.entry_id)
+        if "destinations" not in diagnostics:
+            raise SimulationError("BLE Bridge is not loaded.")
         return dict(zip(self.outlets, diagnostics["destinations"], strict=False))
 
     async def sample(self) -> dict[str, dict[str, Any]]:
