@@ -298,7 +298,7 @@ async def test_odd_names(
     for line in lines:
         assert line.count("`") == 2
         assert len(line.splitlines()) == 1
-    assert told["rejected"] == "4 (Device ID not usable: 4)"
+    assert told["rejected"] == "4 (Unusable device ID: 4)"
 
 
 @pytest.mark.parametrize("language", ["en", "de"])
@@ -327,11 +327,11 @@ async def test_not_understood(
     assert told["devices"] == "1"
     total, _, why = told["rejected"].partition(" ")
     assert total == "5"
-    assert why.startswith("(No JSON: 2, ")
+    assert why.startswith("(Not JSON: 2, ")
     assert set(why.strip("()").split(", ")) == {
-        "No JSON: 2",
-        "No JSON object: 1",
-        "Another device ID than in the topic: 1",
+        "Not JSON: 2",
+        "Not a JSON object: 1",
+        "Other device ID than in the topic: 1",
         "Message too large: 1",
     }
 
@@ -349,7 +349,7 @@ async def test_nothing_but_nonsense(
     told = result["description_placeholders"]
     assert told["devices"] == "0"
     assert told["list"] == ""
-    assert told["rejected"] == "1 (No JSON: 1)"
+    assert told["rejected"] == "1 (Not JSON: 1)"
     await is_saved(hass, entry, result)
 
 
@@ -412,7 +412,7 @@ async def test_flood(
     entered = form(entry, topic_base="nonsense")
     result = await heard(hass, listen_for, result, entered, 500)
     told = result["description_placeholders"]
-    assert told["rejected"] == "60 (No JSON: 60)"
+    assert told["rejected"] == "60 (Not JSON: 60)"
     result = await submit(hass, result, {"next_step_id": "change"})
     result = await heard(hass, listen_for, result, form(entry), 500)
     told = result["description_placeholders"]
