@@ -495,8 +495,9 @@ class Monitor(Watcher):
         if self._subscribed is None:
             return
         connected_since = now - (time.monotonic() - self._subscribed)
+        lasting = self.settings.dialect.lasting
         for device in tuple(self.devices.values()):
-            if device.check(now, connected_since):
+            if device.owner not in lasting and device.check(now, connected_since):
                 self._tell(device, News(changed=[ONLINE, SEEN]))
 
     # --- alerts -------------------------------------------------------------------------

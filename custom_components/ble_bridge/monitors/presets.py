@@ -23,7 +23,8 @@ class Dialect:
 
     `patterns` gives for each topic below the base its kind, and what comes before the ID.
     The other names are keys of the payloads; of those of an event the first that is there
-    counts. `dropped` are prefixes of names that say nothing.
+    counts. `dropped` are prefixes of names that say nothing. `lasting` is what comes before
+    the IDs of those that speak only when they come and go, and whose silence says nothing.
     """
 
     patterns: tuple[tuple[MessageKind, str, str], ...] = ()
@@ -38,6 +39,7 @@ class Dialect:
     triggered_by_key: str = "triggered_by"
     event_keys: tuple[str, ...] = ("event", "action", "type", "interaction")
     dropped: tuple[str, ...] = ()
+    lasting: frozenset[str] = frozenset()
     manufacturer: str | None = None
     models: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
@@ -62,6 +64,7 @@ DIALECTS: Final[Mapping[Preset, Dialect]] = {
         id_keys=("scanner_id",),
         uptime_key="uptime_seconds",
         dropped=("metrics_",),
+        lasting=frozenset({"Bridge"}),
         manufacturer="BLE Bridge",
         models=MappingProxyType({"Scanner": "Bluetooth scanner", "Bridge": "Bridge"}),
     ),
