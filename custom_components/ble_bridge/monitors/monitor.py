@@ -115,6 +115,7 @@ class Monitor(Watcher):
         self._reading: asyncio.Handle | None = None
         self._adders: list[Adder] = []
         self._retelling: asyncio.Task[None] | None = None
+        self._retrying = asyncio.Lock()
         self._is_full = False
         self._is_stopped = False
         self._subscribed: float | None = None
@@ -332,26 +333,28 @@ class Monitor(Watcher):
         """Publish again what could not be understood, to be heard like anything else.
 
         Returns how many were published, and how many were not: those of which only the first
-        bytes are kept, and all from the first on that the broker does not take.
+        bytes are kept, or whose topic nobody may publish to, and all from the first on that
+        the broker does not take.
         """
-        letters = [
-            letter
-            for letter in self.dead_letters
-            if reason is None or letter.reason is reason
-        ]
-        published = 0
-        for letter in letters:
-            if not letter.is_whole or self.destination is None:
-                continue
-            try:
-                message = self.destination.message(letter.topic, letter.payload, 1)
-            except ValueError:
-                continue  # Some brokers allow in topics what others end connections for
-            if await self.destination.async_publish(message) not in _DELIVERED:
-                break
-            self.dead_letters.remove(letter)
-            published += 1
-        return published, len(letters) - published
+        async with self._retrying:
+            letters = [
+                letter
+                for letter in self.dead_letters
+                if reason is None or letter.reason is reason
+            ]
+            published = 0
+            for letter in letters:
+                if not letter.is_whole or self.destination is None:
+                    continue
+                try:
+                    message = self.destination.message(letter.topic, letter.payload, 1)
+                except ValueError:
+                    continue  # Some brokers allow in topics what others end connections for
+                if await self.destination.async_publish(message) not in _DELIVERED:
+                    break
+                self.dead_letters.remove(letter)
+                published += 1
+            return published, len(letters) - published
 
     def _set_full(self) -> None:
         """Tell that there are more devices than are wanted, once."""
