@@ -51,8 +51,8 @@ async def test_another_bridge(garage: Garage, scanner: SimulatedScanner) -> None
     await garage.say(bridge_topic("ble", "attic"), b"online", retain=True, qos=1)
     await beat(garage)
     async with Subscriber(garage.broker.port, "ble/#") as subscriber:
-        for begin in (lambda: garage.start(WATCHED), garage.restart):
-            await begin()
+        for is_started in (False, True):
+            await (garage.restart() if is_started else garage.start(WATCHED))
             await garage.connected()
             own = {
                 scanner_topic("ble", "living-room-proxy"),

@@ -158,14 +158,16 @@ async def test_no_json(
     async def write_it(store: Any, data: Any) -> Any:
         return await (WRITE if store.key == KEY else write)(store, data)
 
-    monkeypatch.setattr(storage.Store, "_async_load", load_it)
-    monkeypatch.setattr(storage.Store, "_async_write_data", write_it)
-    assert await garage.hass.config_entries.async_setup(garage.entry.entry_id)
-    await garage.connected()
-    assert not garage.monitor.devices
-    told = [issue_id for _, issue_id in ir.async_get(garage.hass).issues]
-    assert any(KEY in issue_id for issue_id in told)
-    await garage.tell(f"{DEVICE}/telemetry", telemetry(temperature=21))
-    await garage.restart()
-    assert garage.value("field!temperature") == "21"
-    assert '"temperature":21' in path.read_text().replace(" ", "")
+    # Undone before what Home Assistant's own tests do to the store is
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(storage.Store, "_async_load", load_it)
+        patch.setattr(storage.Store, "_async_write_data", write_it)
+        assert await garage.hass.config_entries.async_setup(garage.entry.entry_id)
+        await garage.connected()
+        assert not garage.monitor.devices
+        told = [issue_id for _, issue_id in ir.async_get(garage.hass).issues]
+        assert any(KEY in issue_id for issue_id in told)
+        await garage.tell(f"{DEVICE}/telemetry", telemetry(temperature=21))
+        await garage.restart()
+        assert garage.value("field!temperature") == "21"
+        assert '"temperature":21' in path.read_text().replace(" ", "")
