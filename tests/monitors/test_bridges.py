@@ -51,8 +51,11 @@ async def test_another_bridge(garage: Garage, scanner: SimulatedScanner) -> None
     await garage.say(bridge_topic("ble", "attic"), b"online", retain=True, qos=1)
     await beat(garage)
     async with Subscriber(garage.broker.port, "ble/#") as subscriber:
-        for begin in (lambda: garage.start(WATCHED), garage.restart):
-            await begin()
+        for is_known in (False, True):
+            if is_known:
+                await garage.restart()
+            else:
+                await garage.start(WATCHED)
             await garage.connected()
             own = {
                 scanner_topic("ble", "living-room-proxy"),

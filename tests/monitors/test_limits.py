@@ -18,7 +18,7 @@ from .. import test_removal as removal
 from ..conftest import ADDRESS, wait_until
 from .garage import DEVICE, Garage, relay, status, telemetry
 
-type Remove = Callable[[dr.DeviceEntry | None], Awaitable[bool]]
+type Remove = Callable[[Any], Awaitable[bool]]
 
 
 @pytest.fixture(name="remove")
@@ -29,7 +29,7 @@ async def remove_fixture(
     assert await async_setup_component(hass, "config", {})
     clients: list[Any] = []
 
-    async def remove(device: dr.DeviceEntry | None) -> bool:
+    async def remove(device: Any) -> bool:
         if not clients:  # Once there is one, nothing can be set up that has a view
             clients.append(await hass_ws_client(hass))
         return await removal.remove(clients[0], device)
