@@ -29,7 +29,7 @@ async def remove_fixture(
     assert await async_setup_component(hass, "config", {})
     clients: list[Any] = []
 
-    async def remove(device: dr.DeviceEntry | None) -> bool:
+    async def remove(device: Any) -> bool:
         if not clients:  # Once there is one, nothing can be set up that has a view
             clients.append(await hass_ws_client(hass))
         return await removal.remove(clients[0], device)
