@@ -14,6 +14,8 @@ from homeassistant.helpers import issue_registry as ir
 import pytest
 
 from custom_components.ble_bridge.const import DOMAIN
+from custom_components.ble_bridge.destinations.errors import Problem
+from custom_components.ble_bridge.destinations.mqtt import Watcher
 from scripts.simulation.broker import Mosquitto
 from scripts.simulation.subscriber import Subscriber
 
@@ -351,6 +353,59 @@ async def test_comes_back(hass: HomeAssistant, garage: Garage) -> None:
     assert list(mine.devices) == ["first", "second", "third"]
     assert 0 < mine.uptime < 100
     assert not issues(hass)
+
+
+class Ear(Watcher):
+    """Who listens to some topics."""
+
+    is_shared = False
+
+    def __init__(self, *filters: str, qos: int = 1) -> None:
+        """Initialize with what to listen to."""
+        self.filters = filters
+        self.qos = qos
+        self.heard: list[str] = []
+        self.answers: list[Problem | None] = []
+
+    @override
+    def on_message(self, topic: str, payload: bytes, *, retained: bool) -> None:
+        self.heard.append(topic)
+
+    @override
+    def on_subscribed(self, problem: Problem | None) -> None:
+        self.answers.append(problem)
+
+    @override
+    def on_away(self) -> None:
+        self.answers.append(Problem.CONNECTION_LOST)
+
+
+@pytest.mark.usefixtures("tried_soon")
+async def test_who_comes_later_and_goes(garage: Garage) -> None:
+    """Who begins to listen over an open connection hears, until they listen no more."""
+    await garage.start()
+    (destination,) = garage.entry.runtime_data.destinations.values()
+    one, two = Ear("one/+"), Ear("two/#", qos=0)
+    for ear in (one, two):
+        destination.watch(ear)
+    await wait_until(lambda: one.answers == two.answers == [None])
+    await garage.say("one/a", b"1", qos=1)
+    await garage.say("two/b/c", b"2", qos=1)
+    # What one of them subscribed to all are told of: each knows what it wants
+    await wait_until(lambda: {"one/a", "two/b/c"} <= set(one.heard))
+    assert one.heard == two.heard
+    destination.unwatch(two)
+    destination.unwatch(two)
+    await garage.say("two/d", b"3", qos=1)
+    await garage.say("one/e", b"4", qos=1)
+    await wait_until(lambda: "one/e" in one.heard)
+    assert "two/d" not in one.heard
+    assert "one/e" not in two.heard
+    await outage(garage)
+    await wait_until(lambda: len(one.answers) == 3)
+    assert one.answers == [None, Problem.CONNECTION_LOST, None]
+    assert two.answers == [None]
+    assert not garage.monitor.devices
 
 
 @pytest.mark.parametrize("protocol", ["3.1.1", "5"])

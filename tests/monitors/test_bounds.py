@@ -16,7 +16,7 @@ from custom_components.ble_bridge.monitors.messages import Reason
 
 from .. import test_removal as removal
 from ..conftest import ADDRESS, wait_until
-from .garage import DEVICE, Garage, relay, status, telemetry
+from .garage import DEVICE, Garage, moment, relay, status, telemetry
 
 type Remove = Callable[[Any], Awaitable[bool]]
 
@@ -185,3 +185,52 @@ async def test_overflow_of_bytes(
         monitor.on_message(topic, b"{}", retained=False)
     assert (monitor.queued, monitor.overflow) == (0, 21)
     assert monitor.dead_letters.counts == {Reason.INVALID_ID: 25}
+
+
+async def test_read_before_the_end(garage: Garage) -> None:
+    """What waits when the bridge is stopped is read, and what comes then is not."""
+    await garage.start()
+    monitor = garage.monitor
+
+    def hear(number: int) -> None:
+        payload = orjson.dumps(telemetry(number=number))
+        monitor.on_message(f"autocore/{DEVICE}/telemetry", payload, retained=False)
+
+    for number in range(2_000):
+        hear(number)
+    await garage.restart()
+    assert (monitor.queued, monitor.processed) == (0, 2_000)
+    hear(5_000)
+    assert not monitor.queued
+    assert garage.value("field!number") == "1999"
+
+
+async def test_many_topics(garage: Garage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who says ever new things in ever new topics is understood as well."""
+    monkeypatch.setattr(monitor_module, "MAX_ROUTES", 10)
+    await garage.start()
+    for number in range(35):
+        await garage.say(
+            f"autocore/{DEVICE}/system/kind{number}", {"timestamp": moment()}
+        )
+        await garage.say(f"autocore/{DEVICE}/relay/{number}/status", relay(number))
+    await wait_until(lambda: garage.judged == 70)
+    assert not garage.monitor.errors
+    assert garage.value("relay!34") == "on"
+
+
+async def test_more_than_a_device_has(garage: Garage) -> None:
+    """A device has so many values and relays; more are left out, and counted."""
+    await garage.start()
+    values = {f"value{number}": number for number in range(100)}
+    for _ in range(2):
+        await garage.tell(f"{DEVICE}/telemetry", {"timestamp": moment(), **values})
+    for number in range(70):
+        await garage.tell(f"{DEVICE}/relay/{number}/status", relay(number))
+    shown = [garage.value(f"field!{name}") for name in values]
+    assert shown == [*(str(number) for number in range(64)), *[None] * 36]
+    assert garage.value("relay!63") == "on"
+    assert garage.value("relay!64") is None
+    (device,) = garage.monitor.devices.values()
+    assert device.left_out == 2 * 36 + 6
+    assert not garage.monitor.errors

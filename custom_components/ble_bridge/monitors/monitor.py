@@ -145,9 +145,6 @@ class Monitor(Watcher):
         while self._queue:
             self._read()
             await asyncio.sleep(0)
-        if self._reading is not None:
-            self._reading.cancel()
-            self._reading = None
         if self._retelling is not None:
             self._retelling.cancel()
 
