@@ -21,10 +21,16 @@ from scripts.simulation.broker import Mosquitto
 from scripts.simulation.processes import REPOSITORY
 from scripts.simulation.subscriber import Subscriber
 
-from .conftest import ADDRESS, SimulatedScanner, add_monitor, destination_data
-from .destinations.faults import arrived, stream
+from .conftest import (
+    ADDRESS,
+    SimulatedScanner,
+    add_monitor,
+    destination_data,
+    wait_until,
+)
+from .destinations.faults import ObedientBroker, arrived, stream
 from .devices.home import bthome
-from .monitors.garage import telemetry
+from .monitors.garage import DEVICE, Garage, status, telemetry
 
 HEALTH = f"/api/{DOMAIN}/health"
 METRICS = f"/api/{DOMAIN}/metrics"
@@ -191,6 +197,65 @@ async def test_refused(
         assert health["errors_count"] == 1
 
 
+@pytest.mark.usefixtures("tried_soon", "enable_bluetooth")
+async def test_monitors(hass: HomeAssistant, broker: Mosquitto, ask: Ask) -> None:
+    """A monitor is well while messages can come; the bridge is as well as its monitors."""
+    garage = Garage(hass, broker)
+    await garage.start({}, {"topic_base": "other", "max_kilobytes": 1})
+    (example,) = EXAMPLE["monitors"].values()
+    first, second = (monitor.subentry_id for monitor in garage.monitors)
+    health = await ask()
+    assert list(health["monitors"]) == [first, second]
+    assert health["monitors"][first] == {
+        "title": "Garage",
+        "status": "healthy",
+        "broker_connected": True,
+        "last_message_time": None,
+        "messages_processed": 0,
+        "errors_count": 0,
+        "problems": [],
+        "last_error": None,
+    }
+    assert health["monitors"][first].keys() == example.keys()
+    before = dt_util.utcnow() - timedelta(seconds=1)
+    await garage.tell(f"{DEVICE}/status", status())
+    await garage.tell(f"{DEVICE}/status", b"{")
+    health = await ask()
+    heard = health["monitors"][first]
+    assert (heard["messages_processed"], heard["errors_count"]) == (1, 1)
+    assert before <= _time(heard)
+    assert health["monitors"][second]["messages_processed"] == 0
+    # What monitors hear is nothing that the bridge has sent
+    assert health["messages_processed"] == health["errors_count"] == 0
+
+    await broker.stop()
+    health = await ask("not_connected", "not_listening")
+    for said in health["monitors"].values():
+        assert (said["status"], said["broker_connected"]) == ("unhealthy", False)
+    await broker.start()
+    await ask()
+    await garage.close()
+
+
+@pytest.mark.usefixtures("tried_soon", "enable_bluetooth")
+async def test_monitor_that_may_not_listen(hass: HomeAssistant, ask: Ask) -> None:
+    """A broker that lets nobody listen makes the monitor unwell, and says why."""
+    async with ObedientBroker() as broker:
+        broker.granted = 0x87
+        garage = Garage(hass, broker)  # type: ignore[arg-type]
+        await garage.start(connected=False)
+        await wait_until(lambda: garage.monitor.problem)
+        (said,) = (await ask("not_listening"))["monitors"].values()
+        assert said["broker_connected"] is True
+        assert said["last_error"] == "not_authorized"
+        destination = garage.destination_ids[0]
+        hass.config_entries.async_remove_subentry(garage.entry, destination)
+        await hass.async_block_till_done()
+        (said,) = (await ask("not_listening"))["monitors"].values()
+        assert said["broker_connected"] is False
+        await garage.close()
+
+
 async def test_disk_that_fails(
     broker: Mosquitto,
     scanner: SimulatedScanner,
@@ -285,6 +350,7 @@ def test_documented() -> None:
     table = DOCUMENTED.partition("| field |")[2].partition("| problem |")[0]
     (destination,) = EXAMPLE["destinations"].values()
     (monitor,) = EXAMPLE["monitors"].values()
+    assert monitor.keys() == destination.keys() - {"kind"}
     fields = {*EXAMPLE, *destination, *monitor} - {"destinations", "monitors"}
     named = re.findall(r"^\| (`[^|]+`) \|", table, re.MULTILINE)
     assert fields == set(re.findall(r"`(\w+)`", "".join(named)))

@@ -2,13 +2,14 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 import math
-from pathlib import Path
 import re
+from types import SimpleNamespace
 from typing import Any
 
 from homeassistant.core import HomeAssistant
-from homeassistant.helpers.recorder import async_initialize_recorder
+from homeassistant.helpers.recorder import DATA_INSTANCE
 from homeassistant.setup import async_setup_component
+from homeassistant.util import dt as dt_util
 from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import (
     text_string_to_metric_families as parse_openmetrics,
@@ -24,6 +25,7 @@ from pytest_homeassistant_custom_component.typing import ClientSessionGenerator
 from custom_components.ble_bridge.const import DOMAIN
 from custom_components.ble_bridge.destinations.meter import LATENCY_BOUNDS, Meter
 from custom_components.ble_bridge.metrics import BridgeCollector
+from custom_components.ble_bridge.monitors.messages import Reason
 from custom_components.ble_bridge.records import RecordKind
 from scripts.simulation.broker import Mosquitto
 from scripts.simulation.nats_server import NatsServer
@@ -34,7 +36,6 @@ from .conftest import (
     ADDRESS,
     RAW,
     SimulatedScanner,
-    add_monitor,
     destination_data,
     is_connected,
     wait_until,
@@ -43,6 +44,7 @@ from .destinations.faults import DROPPED, arrived, stream
 from .devices.home import KEY, bthome, encrypted
 from .devices.test_outage import WARM
 from .layouts.samples import structure
+from .monitors.garage import Garage, status
 from .nats import nats_data
 
 SECOND = "C0:00:00:00:00:02"
@@ -350,6 +352,104 @@ def compare_destination(found: Scrape, subentry_id: str, said: dict[str, Any]) -
         assert buckets[-1] == count
 
 
+@pytest.mark.usefixtures("tried_soon")
+async def test_monitors(
+    hass: HomeAssistant,
+    broker: Mosquitto,
+    scrape: ScrapeNow,
+    hass_client: ClientSessionGenerator,
+) -> None:
+    """Each figure of a monitor is what diagnostics say of it."""
+
+    async def compare_all() -> Scrape:
+        found = await scrape()
+        said = await get_diagnostics_for_config_entry(hass, hass_client, garage.entry)
+        monitors: Any = said["monitors"]
+        for monitor, figures in zip(garage.monitors, monitors, strict=True):
+            compare_monitor(found, monitor.subentry_id, figures)
+        return found
+
+    garage = Garage(hass, broker)
+    await garage.start()
+    found = await compare_all()
+    assert not found.total("ble_bridge_monitor_last_message_timestamp_seconds")
+    await garage.close()
+
+    garage = Garage(hass, broker)
+    await garage.start({"max_devices": 2}, {"topic_base": "other"})
+    for number in range(5):
+        await garage.tell(f"{number}/status", status(str(number)))
+    await garage.tell("0/status", status("0", status="offline"))
+    await garage.tell("0/status", b"{")
+    await garage.tick(31)
+    found = await compare_all()
+    name = "ble_bridge_monitor_devices"
+    assert (found.total(name), found.total(f"{name}_online")) == (2, 1)
+    name = "ble_bridge_monitor_dead_letters_total"
+    assert found.total(name, reason="too_many_devices") == 3
+    assert found.total(name) == 4
+    assert found.total("ble_bridge_monitor_messages_total") == 3
+    assert found.total("ble_bridge_monitor_messages_per_second") > 0
+    seen = found.total("ble_bridge_monitor_last_message_timestamp_seconds")
+    assert seen == pytest.approx(dt_util.utcnow().timestamp(), abs=60)
+    await broker.stop()
+    await wait_until(lambda: not garage.monitors[0].is_connected)
+    found = await compare_all()
+    assert found.total("ble_bridge_monitor_connected") == 0
+    # As the sensors of the monitor have it
+    shown = garage.value("connection_uptime", None)
+    assert shown is not None
+    assert 0 < float(shown) <= 100
+    await garage.close()
+    assert not any("monitor" in name for name in (await scrape()).families)
+
+
+def compare_monitor(found: Scrape, subentry_id: str, said: dict[str, Any]) -> None:
+    """Check that each figure of a monitor is what diagnostics say."""
+    label = {"monitor": subentry_id}
+    for name, expected in (
+        ("connected", said["connected"]),
+        ("messages_total", said["messages"]),
+        ("overflow_total", said["queue"]["overflow"]),
+        ("queue_length", said["queue"]["messages"]),
+        ("devices", said["devices"]["known"]),
+        ("devices_online", said["devices"]["online"]),
+    ):
+        assert found.value(f"ble_bridge_monitor_{name}", **label) == expected, name
+    uptime = found.value("ble_bridge_monitor_connection_uptime_percent", **label)
+    assert 0 < uptime <= 100
+    for name, expected in (
+        ("messages_per_second", said["rate"]),
+        ("last_message_timestamp_seconds", said["last_message"]),
+    ):
+        assert found.total(f"ble_bridge_monitor_{name}", **label) == (expected or 0)
+    for reason in Reason:
+        name = "ble_bridge_monitor_dead_letters_total"
+        value = found.value(name, **label, reason=reason.value)
+        assert value == said["dead_letters"]["by_reason"].get(reason, 0)
+
+
+def record(hass: HomeAssistant, backlog: int = 0) -> None:
+    """Have a recorder that has so much to write."""
+    recorder: Any = SimpleNamespace(backlog=backlog)
+    hass.data[DATA_INSTANCE] = recorder
+
+
+async def test_recorder(
+    hass: HomeAssistant, broker: Mosquitto, scrape: ScrapeNow
+) -> None:
+    """What the recorder has yet to write is a figure where there is one."""
+    garage = Garage(hass, broker)
+    await garage.start()
+    assert "ble_bridge_recorder_backlog" not in (await scrape()).families
+    assert garage.value("recorder_backlog", None) == "unknown"
+    record(hass, backlog=7)
+    assert (await scrape())["ble_bridge_recorder_backlog"] == 7
+    await garage.tick(31)
+    assert garage.value("recorder_backlog", None) == "7"
+    await garage.close()
+
+
 @pytest.mark.parametrize("qos", [0, 1])
 async def test_bytes(
     add_scanner: Callable[..., SimulatedScanner],
@@ -494,19 +594,15 @@ def test_bucket(latency: float, bucket: int) -> None:
 
 async def test_documented(
     hass: HomeAssistant,
+    enable_bluetooth: None,
     broker: Mosquitto,
-    setup: Setup,
     monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
 ) -> None:
     """Each metric is in the table of the documentation, as it is, and no others are."""
     monkeypatch.setattr("custom_components.ble_bridge.metrics.NATS", "mqtt")
-    async_initialize_recorder(hass)
-    database = {"db_url": f"sqlite:///{tmp_path}/home.db"}
-    assert await async_setup_component(hass, "recorder", {"recorder": database})
-    entry = await setup(destination_data(broker.port))
-    add_monitor(hass, entry)
-    await hass.async_block_till_done()
+    record(hass)
+    garage = Garage(hass, broker)
+    await garage.start()
     expected = []
     family: Any
     for family in BridgeCollector(hass).collect():
@@ -519,4 +615,5 @@ async def test_documented(
     text = (REPOSITORY / "docs/metrics.md").read_text(encoding="utf-8")
     table = text.partition("## Metrics\n")[2]
     rows = re.findall(r"^\| `\w+` .*$", table, re.MULTILINE)
+    await garage.close()
     assert rows == expected, "\n".join(expected)

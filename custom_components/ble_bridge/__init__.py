@@ -2,6 +2,7 @@
 
 import asyncio
 
+from homeassistant.config_entries import ConfigEntryState
 from homeassistant.const import EVENT_HOMEASSISTANT_STOP, Platform
 from homeassistant.core import Event, HomeAssistant
 from homeassistant.helpers import config_validation as cv, device_registry as dr
@@ -113,6 +114,8 @@ async def async_remove_config_entry_device(
 
     The bridge, its destinations and its monitors are removed where they were added.
     """
+    if entry.state is not ConfigEntryState.LOADED:
+        return False
     for domain, owner in device.identifiers:
         subentry = entry.subentries.get(owner)
         if subentry is not None and subentry.subentry_type == SUBENTRY_DEVICE:

@@ -325,7 +325,8 @@ class _MovingAverage:
         if (count := len(values)) >= self._enough:
             # Afresh each time: running sums would drift, and differ after a restart
             mean = math.fsum(values) / count
-            variance = math.fsum((other - mean) ** 2 for other in values) / count
+            apart = [other - mean for other in values]
+            variance = math.sumprod(apart, apart) / count
             spread = max(math.sqrt(variance), self.step or 0.0, abs(mean) * _MIN_SPREAD)
             anomaly = abs(value - mean) > self._deviations * spread
         values.append(value)

@@ -269,13 +269,12 @@ class Bridge:
     @callback
     def remove_device(self, owner: str) -> bool:
         """Forget a monitored device, or a scanner that is gone; tell whether it was one."""
-        if self.monitors.remove_device(owner):
-            return True
-        source = owner.removeprefix(f"{self.entry.entry_id}_")
-        if not self.scanners.forget(source):
-            return False
-        for advertiser in self.feed.advertisers.values():
-            advertiser.forget(source)
+        if not self.monitors.remove_device(owner):
+            source = owner.removeprefix(f"{self.entry.entry_id}_")
+            if not self.scanners.forget(source):
+                return False
+            for advertiser in self.feed.advertisers.values():
+                advertiser.forget(source)
         for publisher in self.publishers.values():
             self._clear_stale(publisher)
         return True

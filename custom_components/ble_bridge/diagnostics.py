@@ -258,7 +258,7 @@ def _monitor(entry: BleBridgeConfigEntry, monitor: Monitor) -> dict[str, Any]:
             "by_reason": dict(monitor.dead_letters.counts),
             "newest": [
                 {
-                    "topic": masked(letter.topic),
+                    "topic": masked(letter.topic[:_MAX_TOPIC]),
                     "reason": letter.reason,
                     "payload": masked(letter.beginning),
                     "size": letter.size,
@@ -270,14 +270,21 @@ def _monitor(entry: BleBridgeConfigEntry, monitor: Monitor) -> dict[str, Any]:
     }
 
 
+# Of a topic, which may be as long as its sender likes.
+_MAX_TOPIC: Final = 256
 # Addresses, and what stands beside names of secrets, wherever it is in a text.
 _PRIVATE: Final = re.compile(
     r"""(?ix)
-    (?P<key> (?:pass|pwd|secret|token|key|auth|user|ssid|psk) [\w-]*+ ["']?
-        \s* [:=] \s* ) (?: "[^"]*"? | '[^']*'? | [^\s,;}]+ )
-    | \b (?:\d{1,3}\.){3} \d{1,3} \b
-    | \b (?:[0-9a-f]{2}[:-]){5} [0-9a-f]{2} \b
-    | \b (?:[0-9a-f]{1,4}:){3,7} :? [0-9a-f]{1,4} \b
+    (?P<key> (?:pass|pwd|secret|token|key|auth|user|ssid|psk|cred) [\w-]*+ ["']?
+        \s* [:=] \s* )
+        (?: "(?:[^"\\]|\\.)*"? | '(?:[^'\\]|\\.)*'? | [\[{][^\]}]*
+            | (?:(?:bearer|basic)\s+)? [^\s,;}&]+ )
+    | (?<=://) [^/\s"'@]+ (?=@)
+    | (?<! \d ) (?:\d{1,3}\.){3} \d{1,3} (?! \d )
+    | (?<! [0-9a-f] ) (?:[0-9a-f]{2}[:-]){5} [0-9a-f]{2} (?! [0-9a-f] )
+    | (?<! [0-9a-f] ) [0-9a-f]{12} (?! [0-9a-f] )
+    | (?<! [0-9a-z] ) (?:[0-9a-f]{1,4}:){1,7} : [0-9a-f:]*
+    | (?<! [0-9a-z] ) (?:[0-9a-f]{1,4}:){3,7} [0-9a-f]{1,4} (?! [0-9a-z] )
     """
 )
 

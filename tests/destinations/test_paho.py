@@ -235,7 +235,7 @@ def as_pahos(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def look(connection: MqttConnection) -> None:
         with monkeypatch.context() as patch:
-            patch.delattr(Client, "_send_puback")
+            patch.delattr(Client, "_handle_publish")
             read_quickly(connection)
 
     monkeypatch.setattr(MqttConnection, "_read_quickly", look)

@@ -83,6 +83,11 @@ class Clock:
     def __init__(self) -> None:
         """Begin with the time of day."""
         self._ahead = 0.0
+        self._stopped: tuple[float, float] | None = None
+
+    def stop(self) -> None:
+        """Have no time pass but what is said."""
+        self._stopped = time.time(), time.monotonic()
 
     def advance(self, seconds: float) -> None:
         """Let time pass."""
@@ -90,11 +95,12 @@ class Clock:
 
     def time(self) -> float:
         """Return Unix time (s)."""
-        return time.time() + self._ahead
+        return (self._stopped[0] if self._stopped else time.time()) + self._ahead
 
     def monotonic(self) -> float:
         """Return a time (s) that nobody sets."""
-        return time.monotonic() + self._ahead
+        now = self._stopped[1] if self._stopped else time.monotonic()
+        return now + self._ahead
 
 
 class Told(ConnectionListener):

@@ -4,13 +4,20 @@ import asyncio
 from itertools import count
 from typing import Any
 
-from homeassistant.helpers import device_registry as dr, entity_registry as er
+from homeassistant.const import EVENT_HOMEASSISTANT_STOP
+from homeassistant.exceptions import HomeAssistantError
+from homeassistant.helpers import (
+    device_registry as dr,
+    entity_registry as er,
+    issue_registry as ir,
+)
 import orjson
 import pytest
 
 from custom_components.ble_bridge.const import DOMAIN
 
 from ..conftest import wait_until
+from ..test_actions import act
 from .garage import DEVICE, Garage, relay, status, telemetry
 
 
@@ -184,3 +191,145 @@ async def test_all_at_once(garage: Garage, caplog: pytest.LogCaptureFixture) -> 
     await garage.say(f"fifth/{DEVICE}/status", status())
     await wait_until(lambda: garage.value("status") == "online")
     assert "Traceback" not in caplog.text
+
+
+async def test_settings_that_cannot_be_used(
+    garage: Garage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What no form makes is said, and holds up nothing else; what is mended works."""
+    await garage.start(
+        {"preset": "own"},
+        {"topic_base": "a/#"},
+        {"preset": "unheard of"},
+        {"preset": "own", "status_topics": ["no/id"]},
+        {},
+        {"max_devices": "many"},
+        connected=False,
+    )
+    await garage.connected()
+    assert garage.monitor.title == "Garage 5"
+    assert caplog.text.count("is set up in a way that cannot be used") == 5
+    await garage.tell(f"{DEVICE}/status", status())
+    await garage.change(topic_base="#")
+    assert not garage.monitors
+    assert caplog.text.count("is set up in a way that cannot be used") == 5 + 6
+    unusable = list(garage.entry.subentries.values())[-1]
+    garage.hass.config_entries.async_update_subentry(
+        garage.entry, unusable, data=garage.data()
+    )
+    await garage.hass.async_block_till_done()
+    await garage.connected()
+    assert garage.monitor.subentry_id == unusable.subentry_id
+    await garage.tell(f"{DEVICE}/status", status())
+    assert garage.value("status") == "online"
+    assert "Traceback" not in caplog.text
+
+
+# --- the destination ----------------------------------------------------------------------
+
+
+def issues(garage: Garage) -> set[str]:
+    """Return what the user is told of monitors."""
+    return {
+        issue_id
+        for domain, issue_id in ir.async_get(garage.hass).issues
+        if domain == DOMAIN
+    }
+
+
+async def test_destination_removed(garage: Garage) -> None:
+    """Without its destination a monitor hears nothing, and says so until it has another."""
+    await garage.start(others=[{"client_id": "second", "topic_base": "second"}])
+    await garage.tell(f"{DEVICE}/status", status())
+    first, second = garage.destination_ids
+    subentry_id = garage.monitor.subentry_id
+    entries = garage.hass.config_entries
+    entries.async_remove_subentry(garage.entry, first)
+    await garage.hass.async_block_till_done()
+    assert issues(garage) == {f"monitor_without_destination_{subentry_id}"}
+    assert not garage.monitor.is_connected
+    assert garage.value("listening", None) == "off"
+    assert garage.value("status") == "online"
+    assert garage.monitor.uptime == 0
+    with pytest.raises(HomeAssistantError, match="Garage has no connection"):
+        await act(garage.hass, "retry_dead_letters")
+    await garage.restart()
+    assert issues(garage) == {f"monitor_without_destination_{subentry_id}"}
+    # What it watches there is of others
+    await garage.change(destination=second)
+    assert not issues(garage)
+    assert not garage.monitor.devices
+    await garage.tell(f"{DEVICE}/status", status(status="busy"))
+    assert garage.value("status") == "busy"
+    entries.async_remove_subentry(garage.entry, second)
+    await garage.hass.async_block_till_done()
+    assert issues(garage)
+    entries.async_remove_subentry(garage.entry, subentry_id)
+    await garage.hass.async_block_till_done()
+    assert not issues(garage)
+
+
+async def test_destination_changed(garage: Garage) -> None:
+    """What a destination publishes, and how, is no matter of its monitors."""
+    await garage.start({"mark_stale": True})
+    await garage.tell(f"{DEVICE}/status", status())
+    subentry = garage.entry.subentries[garage.destination_ids[0]]
+    for changes in ({"raw": True}, {"protocol": "3.1.1"}, {"clean_session": False}):
+        garage.hass.config_entries.async_update_subentry(
+            garage.entry, subentry, data={**subentry.data, **changes}
+        )
+        await garage.hass.async_block_till_done()
+        await garage.connected()
+        assert garage.value("status") == "online"
+    await garage.tell(f"{DEVICE}/status", status(status="busy"))
+    assert garage.value("status") == "busy"
+
+
+async def test_issues_end_with_the_bridge(garage: Garage) -> None:
+    """What the user is told of a monitor ends when the bridge does, and begins anew."""
+    await garage.start({"max_devices": 1})
+    for name in ("first", "second"):
+        await garage.tell(f"{name}/status", status(name))
+    assert issues(garage) == {f"monitor_full_{garage.monitor.subentry_id}"}
+    await garage.restart()
+    await garage.connected()
+    assert not issues(garage)
+    await garage.tell("second/status", status("second"))
+    assert issues(garage)
+    await garage.hass.config_entries.async_remove(garage.entry.entry_id)
+    assert not issues(garage)
+
+
+async def test_stopped_with_home_assistant(
+    garage: Garage, hass_storage: dict[str, Any]
+) -> None:
+    """What is known is on disk when Home Assistant is stopped, though nothing is unloaded."""
+    await garage.start()
+    await garage.tell(f"{DEVICE}/telemetry", telemetry())
+    garage.hass.bus.async_fire(EVENT_HOMEASSISTANT_STOP)
+    await garage.hass.async_block_till_done()
+    kept = hass_storage["ble_bridge.monitors"]["data"][garage.monitor.subentry_id]
+    assert kept["devices"][DEVICE]["values"]["temperature"] == 25.6
+    # Once more, as when it is unloaded after all
+    await garage.hass.config_entries.async_unload(garage.entry.entry_id)
+    assert hass_storage["ble_bridge.monitors"]["data"].keys() == {
+        subentry.subentry_id
+        for subentry in garage.entry.subentries.values()
+        if subentry.subentry_type == "monitor"
+    }
+
+
+async def test_retold_while_it_goes(garage: Garage) -> None:
+    """A connection that comes and goes while its entities are written holds up nothing."""
+    await garage.start({"mark_stale": True, "max_devices": 100})
+    for number in range(25):
+        await garage.say(f"autocore/{number}/status", status(str(number)))
+    await wait_until(lambda: garage.monitor.processed == 25)
+    await garage.hass.async_block_till_done()
+    monitor = garage.monitor
+    monitor.on_away()
+    monitor.on_subscribed(None)
+    monitor.on_away()
+    await wait_until(lambda: garage.value("status", "24") == "unavailable")
+    monitor.on_subscribed(None)
+    await garage.hass.config_entries.async_unload(garage.entry.entry_id)

@@ -4,6 +4,7 @@ import asyncio
 import logging
 
 from homeassistant.const import STATE_UNAVAILABLE, STATE_UNKNOWN
+from homeassistant.helpers import entity_registry as er
 import pytest
 
 from scripts.simulation.subscriber import Subscriber
@@ -70,6 +71,10 @@ async def test_telemetry(garage: Garage) -> None:
         "cells_1": ("1", None),
         "cells_2": ("2", None),
     }
+    voltage = garage.entity_id("field!voltage")
+    assert voltage is not None
+    options = er.async_get(garage.hass).entities[voltage].options
+    assert options["sensor"]["suggested_display_precision"] == 2  # 3.28 V is not 3 V
     assert garage.value("online") == "on"
 
 

@@ -16,7 +16,12 @@ from custom_components.ble_bridge.monitors.settings import (
 
 def settings(**changes: Any) -> MonitorSettings:
     """Return the settings of a monitor."""
-    data = {"preset": "autocore", "destination": "home", "topic_base": "autocore"}
+    data = {
+        "preset": "autocore",
+        "destination": "home",
+        "topic_base": "autocore",
+        "status_topics": ["+/status"],
+    }
     return monitor_settings({**data, **changes})
 
 

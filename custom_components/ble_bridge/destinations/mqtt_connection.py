@@ -45,6 +45,10 @@ _BATCH: Final = 500
 _WEBSOCKET_BATCH: Final = 32
 _MISC_INTERVAL: Final = 1.0
 _MESSAGE_IDS: Final = 65_536
+# Bytes that are read of the socket in a turn of the loop: some hundred messages at most.
+_CHUNK: Final = 16 * 1024
+_PUBACK: Final = 0x40
+_PUBACK_HEAD: Final = b"\x40\x02"
 
 # How an old broker answers version 5: it refuses, hangs up, or does not know what to say.
 _NO_VERSION_5: Final = frozenset(
@@ -252,6 +256,47 @@ class ConnectionListener(Protocol):
         """Take note that the connection ended without our doing."""
 
 
+class _Inlet:
+    """What was read of a socket: a lot at a time, whereas paho asks for a few bytes."""
+
+    def __init__(self, read: Callable[[int], bytes]) -> None:
+        """Initialize with what reads the socket."""
+        self.may_read = False
+        self._read = read
+        self._data = b""
+        self._start = 0
+
+    @property
+    def waits(self) -> bool:
+        """Tell whether something was read that nobody has asked for yet."""
+        return self._start < len(self._data)
+
+    def receive(self, size: int) -> bytes:
+        """Return up to so many bytes; the socket is read once, then it is another turn."""
+        if not self.waits:
+            if not self.may_read:
+                raise BlockingIOError
+            self.may_read = False
+            self._data, self._start = self._read(max(size, _CHUNK)), 0
+        start = self._start
+        self._start = end = min(start + size, len(self._data))
+        return self._data[start:end]
+
+    def message(self) -> tuple[int, bytes] | None:
+        """Return the next packet, head and body, if it is a whole PUBLISH below QoS 2."""
+        data, start = self._data, self._start
+        if start == len(data) or data[start] & 0xF4 != 0x30:
+            return None
+        try:
+            length, body = read_length(data, start + 1)
+        except IndexError, ValueError:
+            return None
+        if (end := body + length) > len(data):
+            return None
+        self._start = end
+        return data[start], data[body:end]
+
+
 class MqttConnection:
     """One connection to a broker, from CONNECT to its end; a new one is a new object."""
 
@@ -295,6 +340,8 @@ class MqttConnection:
         self._publish_head = b"\0" if protocol is MqttProtocol.V5 else b""
         if protocol is MqttProtocol.V5:
             self._hear_refusals()
+        self._inlet = _Inlet(getattr(client, "_sock_recv", sock.recv))
+        self._unacknowledged = bytearray()
         self._read_quickly()
 
     # --- opening ------------------------------------------------------------------------
@@ -386,21 +433,25 @@ class MqttConnection:
         Otherwise the rest waits in paho's queue, and the number is the message ID that
         `on_written` gives when it is written. Nothing else may be written meanwhile.
         """
-        written = 0
-        if not self._client.want_write():
-            try:
-                written = self._sock.send(batch)
-            except BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError:
-                pass
-            except OSError:
-                pass  # paho meets the same when it writes the rest, and ends the connection
-            if written == len(batch):
-                return None
+        if not (rest := self._send(batch)):
+            return None
         if self._queue is None:
             raise RuntimeError("Batches need paho's queue")
         _, mid = self._generate()
-        self._queue(0x30, batch[written:], mid, 0, MQTTMessageInfo(mid))
+        self._queue(0x30, rest, mid, 0, MQTTMessageInfo(mid))
         return mid
+
+    def _send(self, packets: bytes) -> bytes:
+        """Write what the socket takes at once, and return the rest."""
+        if self._client.want_write():
+            return packets
+        try:
+            return packets[self._sock.send(packets) :]
+        except BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError:
+            pass
+        except OSError:
+            pass  # paho meets the same when it writes the rest, and ends the connection
+        return packets
 
     def publish(
         self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False
@@ -454,48 +505,78 @@ class MqttConnection:
         self._client.unsubscribe(list(filters))
 
     def _read_quickly(self) -> None:
-        """Have what comes in read without the objects that paho 2.1 makes of its properties.
+        """Have what comes in read a lot at a time, and messages without paho's help.
 
-        Those are three quarters of what a message costs. QoS 2, which takes an exchange that
-        paho keeps the books of, and a paho without these private parts go the usual way.
+        paho 2.1 takes a turn of the loop and four reads for a message, makes objects of its
+        properties, and sends each acknowledgement by itself. QoS 2, which takes an exchange
+        that paho keeps the books of, and a paho without these private parts go the usual way.
         """
         client = self._client
         handle: Callable[[], MQTTErrorCode] | None = getattr(
             client, "_handle_publish", None
         )
-        acknowledge: Callable[[int], MQTTErrorCode] | None = getattr(
-            client, "_send_puback", None
-        )
-        if handle is None or acknowledge is None or not hasattr(client, "_in_packet"):
+        if (
+            handle is None
+            or self._queue is None
+            or not hasattr(client, "_sock_recv")
+            or not hasattr(client, "_in_packet")
+        ):
             return
-        has_properties = self.protocol is MqttProtocol.V5
 
         def handle_publish() -> MQTTErrorCode:
             incoming: Any = client._in_packet  # noqa: SLF001
             head: int = incoming["command"]
-            qos = head >> 1 & 3
             packet = bytes(incoming["packet"])
-            end = 2 + int.from_bytes(packet[:2])
-            mid = 0
-            try:
-                topic = packet[2:end].decode()
-                if qos:
-                    mid = int.from_bytes(packet[end : end + 2])
-                    end += 2
-                if has_properties:
-                    length, end = read_length(packet, end)
-                    end += length
-            except IndexError, ValueError:
-                raise MalformedError from None
-            if not topic or end > len(packet):
-                raise MalformedError
-            if qos > 1:
+            if head & 0x04:
+                self._split(head, packet)
                 return handle()
-            if self.listener is not None:
-                self.listener.on_message(topic, packet[end:], retained=bool(head & 1))
-            return acknowledge(mid) if qos else MQTTErrorCode.MQTT_ERR_SUCCESS
+            self._on_publish_packet(head, packet)
+            return MQTTErrorCode.MQTT_ERR_SUCCESS
 
         client._handle_publish = handle_publish  # type: ignore[method-assign]  # noqa: SLF001
+        client._sock_recv = self._inlet.receive  # type: ignore[method-assign,assignment]  # noqa: SLF001
+
+    def _read_messages(self) -> MQTTErrorCode:
+        """Read the messages that come next, up to what paho has to read."""
+        while (message := self._inlet.message()) is not None:
+            self._on_publish_packet(*message)
+        return MQTTErrorCode.MQTT_ERR_SUCCESS
+
+    def _on_publish_packet(self, head: int, packet: bytes) -> None:
+        """Pass on a message of QoS 0 or 1, and take note to acknowledge it (MQTT 5, 3.3)."""
+        topic, mid, start = self._split(head, packet)
+        if mid:
+            self._unacknowledged += _PUBACK_HEAD + mid
+        if self.listener is not None:
+            self.listener.on_message(topic, packet[start:], retained=bool(head & 1))
+
+    def _split(self, head: int, packet: bytes) -> tuple[str, bytes, int]:
+        """Return the topic and the ID of a message, and where its payload begins.
+
+        Raises MalformedError for what is none.
+        """
+        end = 2 + int.from_bytes(packet[:2])
+        mid = b""
+        try:
+            topic = packet[2:end].decode()
+            if head & 0x06:
+                mid = packet[end : end + 2]
+                end += 2
+            if self.protocol is MqttProtocol.V5:
+                length, end = read_length(packet, end)
+                end += length
+        except IndexError, ValueError:
+            raise MalformedError from None
+        if not topic or end > len(packet):
+            raise MalformedError
+        return topic, mid, end
+
+    def _acknowledge(self) -> None:
+        """Acknowledge what was passed on."""
+        acknowledgements = bytes(self._unacknowledged)
+        self._unacknowledged.clear()
+        if (rest := self._send(acknowledgements)) and self._queue is not None:
+            self._queue(_PUBACK, rest, 0, 1)
 
     # --- closing ------------------------------------------------------------------------
 
@@ -562,12 +643,25 @@ class MqttConnection:
 
     def _on_readable(self) -> None:
         """Read what came; find out what answers while that is not clear."""
-        if not self._connack.done():
+        if opening := not self._connack.done():
             self._peek()
-        while self._drive(self._client.loop_read) == MQTTErrorCode.MQTT_ERR_SUCCESS:
+        inlet, success = self._inlet, MQTTErrorCode.MQTT_ERR_SUCCESS
+        inlet.may_read = True
+        while self._drive(self._client.loop_read) == success:
+            if opening and self._connack.done():
+                # Messages may follow at once: whoever waits for this listens first
+                self._loop.call_soon(self._on_readable)
+                return
+            if self._drive(self._read_messages) != success:
+                return
+            if inlet.waits:
+                continue
             # What TLS or a websocket has read ahead does not make the socket readable.
             if not (pending := getattr(self._sock, "pending", None)) or not pending():
                 break
+            inlet.may_read = True
+        if self._unacknowledged and not self._closed.is_set():
+            self._acknowledge()
 
     def _peek(self) -> None:
         """Look at the first bytes of the answer without taking them (plain TCP only)."""

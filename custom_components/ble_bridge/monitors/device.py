@@ -291,12 +291,13 @@ class MonitoredDevice:
     @property
     def keys(self) -> Iterable[str]:
         """Return all that can be listened to by now."""
+        judges = self.watches and self._how.deviations is not None
         for key, known in (
             (ONLINE, self.online),
             (STATUS, self.status),
             (STARTED, self.started),
             (IP_ADDRESS, self.ip),
-            (ANOMALY, self.watches or None),
+            (ANOMALY, judges or None),
         ):
             if known is not None:
                 yield key

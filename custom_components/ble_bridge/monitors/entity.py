@@ -56,10 +56,11 @@ class MonitoredEntity(Entity):
         self.monitor = monitor
         self.device = device
         self.key = key
-        owner = monitor.owner_id(device)
-        self._attr_unique_id = f"{owner}_{key}"
+        self._attr_unique_id = monitor.unique_id(device, key)
         dialect = monitor.settings.dialect
-        info = DeviceInfo(identifiers={(DOMAIN, owner)}, name=device.name)
+        info = DeviceInfo(
+            identifiers={(DOMAIN, monitor.owner_id(device))}, name=device.name
+        )
         info["via_device_id"] = monitor.device_id
         if dialect.manufacturer is not None:
             info["manufacturer"] = dialect.manufacturer

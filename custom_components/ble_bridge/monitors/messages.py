@@ -3,7 +3,7 @@
 Nothing that a payload says makes more work, or takes more memory, than the limits allow.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -297,7 +297,9 @@ def _text(raw: object) -> str | None:
     """Return a text that can be shown, if there is one."""
     if isinstance(raw, bool) or not isinstance(raw, str | int | float):
         return None
-    text = "".join(letter for letter in str(raw)[:MAX_TEXT] if letter.isprintable())
+    text = str(raw)[:MAX_TEXT]
+    if not text.isprintable():
+        text = "".join(letter for letter in text if letter.isprintable())
     return text.strip() or None
 
 
@@ -307,44 +309,54 @@ def _text(raw: object) -> str | None:
 def _values(said: dict[str, Any], dialect: Dialect) -> dict[str, Value]:
     """Return all values of a payload by name; what is within an object has both names."""
     values: dict[str, Value] = {}
-    for count, (name, raw) in enumerate(_flat("", said, 0)):
-        if count >= MAX_VALUES:
-            raise RejectedError(Reason.TOO_MANY_VALUES)
-        if raw is None:
-            continue
-        if isinstance(raw, str):
-            # PostgreSQL takes no NUL, and the recorder none out of a state
-            value: Value = raw[:MAX_TEXT].replace("\0", "")
-        elif isinstance(raw, bool) or -MAX_NUMBER <= raw <= MAX_NUMBER:
-            value = raw
-        else:
-            raise RejectedError(Reason.NUMBER_TOO_LARGE)
-        for prefix in dialect.dropped:
-            name = name.removeprefix(prefix)
-        values[name] = value
+    _collect(values, "", said.items(), 0, 0)
+    if dialect.dropped:
+        return {_without(name, dialect.dropped): raw for name, raw in values.items()}
     return values
 
 
-def _flat(prefix: str, said: object, depth: int) -> Iterator[tuple[str, Any]]:
-    """Yield what objects and lists hold, however deep; a list's items are numbered.
+def _collect(
+    values: dict[str, Value],
+    prefix: str,
+    said: Iterable[tuple[str, Any]],
+    depth: int,
+    count: int,
+) -> int:
+    """Add what objects and lists hold, however deep; a list's items are numbered.
 
-    They themselves hold no value, but count: a payload can be full of them.
+    Returns how many there are by now. Objects, lists and nulls hold no value, but count: a
+    payload can be full of them.
     """
     if depth >= MAX_DEPTH:
         raise RejectedError(Reason.TOO_DEEP)
-    pairs: Any = said.items() if isinstance(said, dict) else _numbered(said)
-    for key, raw in pairs:
-        name = snake(key) if not prefix else f"{prefix}_{snake(key)}"[:MAX_NAME]
-        if isinstance(raw, dict | list):
-            yield name, None
-            yield from _flat(name, raw, depth + 1)
+    for key, raw in said:
+        if (count := count + 1) > MAX_VALUES:
+            raise RejectedError(Reason.TOO_MANY_VALUES)
+        if raw is None:
+            continue
+        name = snake(key)
+        if prefix:
+            name = f"{prefix}_{name}"[:MAX_NAME]
+        if isinstance(raw, dict):
+            count = _collect(values, name, raw.items(), depth + 1, count)
+        elif isinstance(raw, list):
+            numbered = ((str(number), item) for number, item in enumerate(raw, 1))
+            count = _collect(values, name, numbered, depth + 1, count)
+        elif isinstance(raw, str):
+            # PostgreSQL takes no NUL, and the recorder none out of a state
+            values[name] = raw[:MAX_TEXT].replace("\0", "")
+        elif isinstance(raw, bool) or -MAX_NUMBER <= raw <= MAX_NUMBER:
+            values[name] = raw
         else:
-            yield name, raw
+            raise RejectedError(Reason.NUMBER_TOO_LARGE)
+    return count
 
 
-def _numbered(said: Any) -> Iterator[tuple[str, Any]]:
-    for number, raw in enumerate(said, 1):
-        yield str(number), raw
+def _without(name: str, prefixes: tuple[str, ...]) -> str:
+    """Return a name without prefixes that say nothing."""
+    for prefix in prefixes:
+        name = name.removeprefix(prefix)
+    return name
 
 
 _BETWEEN: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")

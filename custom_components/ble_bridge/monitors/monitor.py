@@ -10,7 +10,7 @@ from typing import Any, Final, override
 
 from homeassistant.config_entries import ConfigEntry, ConfigSubentry
 from homeassistant.core import CALLBACK_TYPE, HomeAssistant, callback
-from homeassistant.helpers import device_registry as dr
+from homeassistant.helpers import device_registry as dr, entity_registry as er
 import orjson
 
 from .. import repairs
@@ -24,14 +24,23 @@ from ..layouts.payloads import iso_timestamp
 from ..layouts.topics import safe_part
 from ..records import Alert, DeviceIdentity
 from .dead_letters import DeadLetter, DeadLetters
-from .device import FIRMWARE, IP_ADDRESS, ONLINE, SEEN, MonitoredDevice, News
+from .device import (
+    ANOMALY,
+    FIRMWARE,
+    IP_ADDRESS,
+    ONLINE,
+    SEEN,
+    MonitoredDevice,
+    News,
+    average_key,
+)
 from .messages import MAX_TOPIC, Reason, RejectedError, is_valid_id, parse
 from .patterns import MessageKind, Route, find
-from .settings import MonitorSettings
+from .settings import LEAST_AVERAGED, MonitorSettings
 
 _LOGGER = logging.getLogger(__name__)
 
-# What waits to be read: messages, and bytes of their payloads.
+# What waits to be read: messages, and bytes of their topics and payloads.
 MAX_QUEUED: Final = 20_000
 MAX_QUEUED_BYTES: Final = 16 * 1024 * 1024
 # How long messages are read before others have their turn (s).
@@ -106,6 +115,7 @@ class Monitor(Watcher):
         self._reading: asyncio.Handle | None = None
         self._adders: list[Adder] = []
         self._retelling: asyncio.Task[None] | None = None
+        self._retrying = asyncio.Lock()
         self._is_full = False
         self._is_stopped = False
         self._subscribed: float | None = None
@@ -120,8 +130,8 @@ class Monitor(Watcher):
     def start(self) -> None:
         """Begin to watch."""
         if self.settings.watching.deviations is None:
-            for device in self.devices.values():
-                self._end_alerts(device)
+            self.end_alerts()
+        self._remove_unused()
         if self.destination is None:
             repairs.async_update_monitor(
                 self.hass, self.entry, self.subentry_id, "monitor_without_destination"
@@ -141,6 +151,22 @@ class Monitor(Watcher):
         if self._retelling is not None:
             self._retelling.cancel()
 
+    def _remove_unused(self) -> None:
+        """Remove the entities of what the user does not look at any more."""
+        registry, watching = er.async_get(self.hass), self.settings.watching
+        for device in self.devices.values():
+            unused = []
+            if watching.deviations is None:
+                unused.append(("binary_sensor", ANOMALY))
+            if watching.average < LEAST_AVERAGED:
+                unused += (("sensor", average_key(name)) for name in device.kinds)
+            for domain, key in unused:
+                entity_id = registry.async_get_entity_id(
+                    domain, DOMAIN, self.unique_id(device, key)
+                )
+                if entity_id is not None:
+                    registry.async_remove(entity_id)
+
     @callback
     def unwatch(self) -> None:
         """Hear no more; what waits is read nevertheless."""
@@ -153,8 +179,7 @@ class Monitor(Watcher):
         self.unwatch()
         self._queue.clear()
         self._queued_bytes = 0
-        for device in self.devices.values():
-            self._end_alerts(device)
+        self.end_alerts()
 
     # --- messages -----------------------------------------------------------------------
 
@@ -179,12 +204,18 @@ class Monitor(Watcher):
             self._reject(topic, payload, Reason.TOO_LARGE, now)
             return
         self._queue.append((route, topic, payload, now, retained))
-        self._queued_bytes += len(payload)
+        self._queued_bytes += len(topic) + len(payload)
         while len(self._queue) > MAX_QUEUED or self._queued_bytes > MAX_QUEUED_BYTES:
-            self._queued_bytes -= len(self._queue.popleft()[2])
+            self._next()
             self.overflow += 1
         if self._reading is None:
             self._reading = self.hass.loop.call_soon(self._read)
+
+    def _next(self) -> Queued:
+        """Return the oldest message that waits."""
+        item = self._queue.popleft()
+        self._queued_bytes -= len(item[1]) + len(item[2])
+        return item
 
     @callback
     def _read(self) -> None:
@@ -194,9 +225,7 @@ class Monitor(Watcher):
         queue = self._queue
         try:
             while queue:
-                item = queue.popleft()
-                self._queued_bytes -= len(item[2])
-                self._take(*item)
+                self._take(*self._next())
                 if time.monotonic() > end:
                     break
         finally:
@@ -304,26 +333,28 @@ class Monitor(Watcher):
         """Publish again what could not be understood, to be heard like anything else.
 
         Returns how many were published, and how many were not: those of which only the first
-        bytes are kept, and all from the first on that the broker does not take.
+        bytes are kept, or whose topic nobody may publish to, and all from the first on that
+        the broker does not take.
         """
-        letters = [
-            letter
-            for letter in self.dead_letters
-            if reason is None or letter.reason is reason
-        ]
-        published = 0
-        for letter in letters:
-            if not letter.is_whole or self.destination is None:
-                continue
-            try:
-                message = self.destination.message(letter.topic, letter.payload, 1)
-            except ValueError:
-                continue  # Some brokers allow in topics what others end connections for
-            if await self.destination.async_publish(message) not in _DELIVERED:
-                break
-            self.dead_letters.remove(letter)
-            published += 1
-        return published, len(letters) - published
+        async with self._retrying:
+            letters = [
+                letter
+                for letter in self.dead_letters
+                if reason is None or letter.reason is reason
+            ]
+            published = 0
+            for letter in letters:
+                if not letter.is_whole or self.destination is None:
+                    continue
+                try:
+                    message = self.destination.message(letter.topic, letter.payload, 1)
+                except ValueError:
+                    continue  # Some brokers allow in topics what others end connections for
+                if await self.destination.async_publish(message) not in _DELIVERED:
+                    break
+                self.dead_letters.remove(letter)
+                published += 1
+            return published, len(letters) - published
 
     def _set_full(self) -> None:
         """Tell that there are more devices than are wanted, once."""
@@ -425,20 +456,29 @@ class Monitor(Watcher):
         """Return what tells a device from all others of the bridge."""
         return f"{self.subentry_id}_{device.key}"
 
+    def unique_id(self, device: MonitoredDevice, key: str) -> str:
+        """Return what tells an entity of a device from all others."""
+        return f"{self.owner_id(device)}_{key}"
+
     @callback
     def remove_device(self, owner_id: str) -> bool:
-        """Forget a device that the user removes; it comes back when it is heard again."""
-        for device in self.devices.values():
-            if self.owner_id(device) == owner_id:
-                self._end_alerts(device)
-                del self.devices[device.key]
-                if self._is_full:
-                    self._is_full = False
-                    repairs.async_delete_monitor(
-                        self.hass, self.subentry_id, "monitor_full"
-                    )
-                return True
-        return False
+        """Forget a device that the user removes; tell whether it is one of this monitor.
+
+        It comes back when it is heard again. It may be forgotten already.
+        """
+        prefix = f"{self.subentry_id}_"
+        if not owner_id.startswith(prefix):
+            return False
+        device = self.devices.get(owner_id.removeprefix(prefix))
+        if device is not None:
+            self._end_alerts(device)
+            del self.devices[device.key]
+            if self._is_full:
+                self._is_full = False
+                repairs.async_delete_monitor(
+                    self.hass, self.subentry_id, "monitor_full"
+                )
+        return True
 
     def registry_id(self, device: MonitoredDevice) -> str | None:
         """Return the ID under which Home Assistant knows the device."""
@@ -484,6 +524,12 @@ class Monitor(Watcher):
             change,
         )
         self._on_alert(self.owner_id(device), _alert(identity, watch, change))
+
+    @callback
+    def end_alerts(self) -> None:
+        """End all open alerts."""
+        for device in self.devices.values():
+            self._end_alerts(device)
 
     def _end_alerts(self, device: MonitoredDevice) -> None:
         """End the open alerts of a device."""
@@ -552,13 +598,16 @@ class Monitor(Watcher):
     def _restored(self, key: str, kept: Any) -> MonitoredDevice | None:
         """Return a device as it was kept, unless that is not how it would have been."""
         try:
-            owner, device_id = str(kept["owner"]), str(kept["device_id"])
+            owner, device_id = kept["owner"], kept["device_id"]
+            if not isinstance(owner, str) or not is_valid_id(device_id):
+                return None
+            if Route(MessageKind.STATUS, device_id, "", owner).key != key:
+                return None
             device = MonitoredDevice(key, owner, device_id, self.settings.watching)
             device.restore(kept)
         except KeyError, TypeError, ValueError, AttributeError:
             return None
-        route = Route(MessageKind.STATUS, device_id, "", owner)
-        return device if is_valid_id(device_id) and route.key == key else None
+        return device
 
 
 def configuration_url(ip: str | None) -> str | None:

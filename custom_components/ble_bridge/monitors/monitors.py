@@ -19,8 +19,7 @@ from ..destinations.mqtt import MqttDestination
 from ..records import Alert
 from ..timers import every
 from .monitor import Monitor
-from .patterns import PatternError
-from .settings import monitor_settings
+from .settings import MonitorSettings, monitor_settings
 from .store import MonitorStore
 
 _LOGGER = logging.getLogger(__name__)
@@ -66,10 +65,7 @@ class Monitors:
         self, subentry: ConfigSubentry, destinations: Mapping[str, Destination[Any]]
     ) -> None:
         """Add the monitor of a subentry."""
-        try:
-            settings = monitor_settings(subentry.data)
-        except PatternError, KeyError, ValueError:
-            # Not what the form makes; an earlier version may have.
+        if (settings := _settings(subentry)) is None:
             _LOGGER.error("%s is set up in a way that cannot be used", subentry.title)
             return
         destination = destinations.get(settings.destination)
@@ -115,8 +111,9 @@ class Monitors:
         """Let go of monitors that were removed, or watch something else from now on."""
         for subentry_id, monitor in tuple(self.by_id.items()):
             subentry = self.entry.subentries.get(subentry_id)
-            if subentry is not None:
-                settings, before = monitor_settings(subentry.data), monitor.settings
+            settings = None if subentry is None else _settings(subentry)
+            if settings is not None:
+                before = monitor.settings
                 if (settings.destination, settings.preset, settings.patterns) == (
                     before.destination,
                     before.preset,
@@ -124,6 +121,8 @@ class Monitors:
                 ):
                     if settings.filters != before.filters:
                         monitor.unwatch()
+                    if settings.watching.deviations is None:
+                        monitor.end_alerts()
                     continue
             monitor.forget()
             registry = dr.async_get(self.hass)
@@ -177,3 +176,11 @@ class Monitors:
             for subentry_id, monitor in self.by_id.items()
             if subentry_id in self.entry.subentries
         }
+
+
+def _settings(subentry: ConfigSubentry) -> MonitorSettings | None:
+    """Return how a monitor is set up, unless that is not what the form makes."""
+    try:
+        return monitor_settings(subentry.data)
+    except KeyError, TypeError, ValueError:
+        return None

@@ -32,6 +32,7 @@ from .entity import EVERY, MonitoredEntity, MonitorEntity, spoken
 from .messages import Reason
 from .monitor import Monitor
 from .names import field_of
+from .settings import LEAST_AVERAGED
 
 _FIELD: Final = field_key("")
 
@@ -134,7 +135,8 @@ def monitored_sensors(
         name = key.removeprefix(_FIELD)
         if device.kinds[name] in (Kind.NUMBER, Kind.TEXT):
             yield ValueSensor(monitor, device, name)
-        if device.kinds[name] is Kind.NUMBER and monitor.settings.watching.average > 1:
+        average = monitor.settings.watching.average
+        if device.kinds[name] is Kind.NUMBER and average >= LEAST_AVERAGED:
             yield AverageSensor(monitor, device, name)
 
 

@@ -24,13 +24,15 @@ from ..const import (
     CONF_WINDOW,
 )
 from .device import Watching
-from .patterns import MessageKind, Pattern
+from .patterns import MessageKind, Pattern, PatternError
 from .presets import DIALECTS, Dialect, Preset, preset_patterns
 
 DEFAULT_TIMEOUT: Final = 300
 DEFAULT_MAX_DEVICES: Final = 250
 DEFAULT_MAX_KILOBYTES: Final = 64
 DEFAULT_AVERAGE: Final = 10
+# Fewer values have no average that is worth a look.
+LEAST_AVERAGED: Final = 2
 KILOBYTE: Final = 1024
 
 
@@ -110,12 +112,14 @@ def own(data: Mapping[str, Any], kind: MessageKind) -> Iterable[str]:
 
 
 def monitor_settings(data: Mapping[str, Any]) -> MonitorSettings:
-    """Return how a monitor is set up."""
+    """Return how a monitor is set up; raises PatternError, or what wrong types raise."""
     said = monitor_data(data)
+    if not (watched := patterns(said)):
+        raise PatternError("no_patterns")
     return MonitorSettings(
         destination=said[CONF_DESTINATION],
         preset=Preset(said[CONF_PRESET]),
-        patterns=patterns(said),
+        patterns=watched,
         qos=int(said[CONF_QOS]),
         group=said[CONF_SHARE_GROUP],
         needs_time=said[CONF_NEEDS_TIME],
