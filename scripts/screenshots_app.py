@@ -14,6 +14,7 @@ from playwright.async_api import Page, ViewportSize, async_playwright
 from scripts.demo_app import PROXIES, add_proxies
 from scripts.simulation.broker import Mosquitto
 from scripts.simulation.esphome_proxy import EsphomeProxy
+from scripts.simulation.fleet import Fleet
 from scripts.simulation.home import Home, load_frames
 from scripts.simulation.home_assistant import HomeAssistantProcess
 from scripts.simulation.processes import REPOSITORY, free_port
@@ -21,11 +22,18 @@ from scripts.simulation.residents import DASHBOARD, furnish, move_in
 
 IMAGES = REPOSITORY / "docs/images"
 IN_DOCUMENTS = (
-    *("bridge", "destination", "device", "home", "integration", "picker"),
-    *("setup", "failed"),
+    *("bridge", "controller", "destination", "device", "heard", "home"),
+    *("integration", "picker", "setup", "failed"),
 )
 # Of which devices a page is shown, by model or name
-PAGES = {"Bridge": "bridge", "MQTT destination": "destination", "Freezer": "device"}
+PAGES = {
+    "Bridge": "bridge",
+    "MQTT destination": "destination",
+    "MQTT monitor": "monitor",
+    "ESP32_001": "controller",
+    "Freezer": "device",
+}
+CONTROLLERS = 8
 ARGUMENTS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -98,6 +106,7 @@ async def take_all(
     await take_device_forms(pictures)
     await move_in(home_assistant, entry["entry_id"])
     await furnish(home_assistant)
+    await take_monitor_forms(pictures)
     await page.wait_for_timeout(62_000)  # Two measurements, so that rates are there
     await pictures.open(f"/{DASHBOARD}")
     await page.set_viewport_size({"width": 1500, "height": 600})
@@ -143,6 +152,33 @@ async def take_device_forms(pictures: Pictures) -> None:
     await page.set_viewport_size(USUAL)
 
 
+async def take_monitor_forms(pictures: Pictures) -> None:
+    """Add a monitor of the controllers."""
+    page = pictures.page
+    await pictures.open("/config/integrations/integration/ble_bridge")
+    await page.get_by_role("button", name="Add monitor", exact=True).first.click()
+    await page.wait_for_timeout(1500)
+    await pictures.take("add-monitor")
+    await page.get_by_text("Topics of your own", exact=True).click()
+    await page.wait_for_timeout(1500)
+    await page.set_viewport_size(TALL)
+    await pictures.take("monitor-own")
+    await page.set_viewport_size(USUAL)
+    await pictures.open("/config/integrations/integration/ble_bridge")
+    await page.get_by_role("button", name="Add monitor", exact=True).first.click()
+    await page.get_by_text("AutoCore", exact=True).click(timeout=15000)
+    await page.wait_for_timeout(1500)
+    await page.set_viewport_size(TALL)
+    await pictures.take("monitor-autocore")
+    await page.set_viewport_size({"width": 1000, "height": 750})
+    await page.get_by_role("button", name="Submit", exact=True).first.click()
+    await page.wait_for_timeout(8000)
+    await pictures.take("heard")
+    await page.get_by_text("Save the monitor", exact=True).click(timeout=15000)
+    await page.wait_for_timeout(4000)
+    await page.set_viewport_size(USUAL)
+
+
 async def main(directory: Path, every: bool) -> None:
     """Start everything, take the pictures, stop everything."""
     directory.mkdir(parents=True, exist_ok=True)
@@ -154,12 +190,15 @@ async def main(directory: Path, every: bool) -> None:
             for name, mac, area in PROXIES
         ]
         home = Home(load_frames(), proxies)
+        fleet = await stack.enter_async_context(
+            Fleet(CONTROLLERS, broker.port, telemetry=2, malformed=0.5, faults=0)
+        )
         home_assistant = await stack.enter_async_context(
             HomeAssistantProcess(temporary, free_port())
         )
         await add_proxies(home_assistant, proxies)
-        playing = asyncio.create_task(home.play())
-        stack.callback(playing.cancel)
+        for life in (home.play(), fleet.play()):
+            stack.callback(asyncio.create_task(life).cancel)
         playwright = await stack.enter_async_context(async_playwright())
         browser = await playwright.chromium.launch(
             executable_path=shutil.which("chromium"), args=list(ARGUMENTS)
