@@ -5,7 +5,7 @@ from homeassistant.components.sensor import (
     SensorEntity,
     SensorStateClass,
 )
-from homeassistant.const import MAX_LENGTH_STATE_STATE
+from homeassistant.const import MAX_LENGTH_STATE_STATE, UnitOfElectricPotential
 from homeassistant.helpers.typing import StateType
 import orjson
 
@@ -20,6 +20,9 @@ def describe(sensor: SensorEntity, field: Field) -> None:
     if field.state_class is not None:
         sensor._attr_state_class = SensorStateClass(field.state_class)  # noqa: SLF001
     sensor._attr_native_unit_of_measurement = field.unit  # noqa: SLF001
+    if field.unit == UnitOfElectricPotential.VOLT:
+        # Home Assistant shows volts without digits, as of mains: 3.28 V as 3 V
+        sensor._attr_suggested_display_precision = 2  # noqa: SLF001
 
 
 def shown(field: Field, value: Value | None) -> StateType:

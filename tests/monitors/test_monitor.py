@@ -1,6 +1,7 @@
 """A monitor in Home Assistant: what is said on a real broker, and what a user sees."""
 
 from homeassistant.const import STATE_UNAVAILABLE
+from homeassistant.helpers import entity_registry as er
 
 from ..conftest import is_connected, wait_until
 from .garage import DEVICE, Garage, moment, relay, status, telemetry
@@ -53,6 +54,10 @@ async def test_telemetry(garage: Garage) -> None:
         "cells_1": ("1", None),
         "cells_2": ("2", None),
     }
+    voltage = garage.entity_id("field!voltage")
+    assert voltage is not None
+    options = er.async_get(garage.hass).entities[voltage].options
+    assert options["sensor"]["suggested_display_precision"] == 2  # 3.28 V is not 3 V
     assert garage.value("online") == "on"
 
 
