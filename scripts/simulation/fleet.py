@@ -97,7 +97,7 @@ MODELS: Final = (
         {
             "water_temperature": Drift(4, 30, 0.2),
             "pressure_bar": Drift(0.5, 6, 0.05, 2),
-            "flow": Drift(0, 40, 1),
+            "volume_flow_rate": Drift(0, 3, 0.1, 2),
             **_BOARD,
         },
         {"running": (False, True)},
