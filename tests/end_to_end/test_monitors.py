@@ -69,14 +69,15 @@ class Garage:
             if subentry["subentry_type"] == "monitor"
         ]
 
-    async def monitor(self) -> Any:
-        """Return what the monitor says of itself, once it listens."""
-        while True:
-            found = await self.home_assistant.diagnostics(self.entry_id)
-            for monitor in found.get("monitors", ()):
-                if monitor["connected"]:
-                    return monitor
-            await asyncio.sleep(0.1)
+    async def monitor(self, *, connected: bool = True) -> Any:
+        """Return what the monitor says of itself, once it listens, or does not."""
+        async with asyncio.timeout(30):
+            while True:
+                found = await self.home_assistant.diagnostics(self.entry_id)
+                for monitor in found.get("monitors", ()):
+                    if monitor["connected"] is connected:
+                        return monitor
+                await asyncio.sleep(0.1)
 
     async def counts(self) -> tuple[int, dict[str, int]]:
         """Return how many messages the monitor understood, and those it did not."""
@@ -325,6 +326,7 @@ async def test_fleet(home_assistant: HomeAssistantProcess, broker: Mosquitto) ->
 
             # The broker goes in the middle of it all
             await broker.kill()
+            await garage.monitor(connected=False)
             for controller in gone:
                 fleet.bring_back(controller)
             await broker.start()

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 import json
 import time
@@ -19,6 +20,7 @@ from custom_components.ble_bridge.monitors.settings import (
     DEFAULT_MAX_KILOBYTES,
     KILOBYTE,
 )
+from scripts.demo_fleet import FleetResult
 from scripts.simulation.broker import EmbeddedBroker, Mosquitto
 from scripts.simulation.fleet import BASE, MALFORMED, MODELS, Controller, Fleet
 from scripts.simulation.mqtt_client import packet, split
@@ -174,6 +176,17 @@ def test_malformed() -> None:
         controller = Controller(1, 0)
         for topic, payload in map(make, 20 * [controller]):
             assert judge(f"{BASE}/{topic}", payload) == reason, payload[:80]
+
+
+def test_what_the_demo_says() -> None:
+    """The demo fails when a message was lost, or was taken for another."""
+    good = FleetResult(
+        controllers=5, sent=90, understood=90, malformed=7, dead_letters=7, devices=5
+    )
+    assert good.failure is None
+    for changes in ({"understood": 89}, {"understood": 91}, {"dead_letters": 8}):
+        assert replace(good, **changes).failure
+    assert replace(good, devices=4).failure
 
 
 def test_packets() -> None:
