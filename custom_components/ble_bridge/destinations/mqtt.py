@@ -174,6 +174,8 @@ class MqttDestination(Destination[MqttConnection], ConnectionListener):
 
     def unwatch(self, watcher: Watcher) -> None:
         """Watch no more; a broker that keeps our session must be told so."""
+        if watcher not in self._watchers:
+            return
         self._watchers.remove(watcher)
         if self.connection is not None:
             self.connection.unsubscribe(watcher.filters)

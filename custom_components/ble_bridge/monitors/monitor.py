@@ -134,12 +134,17 @@ class Monitor(Watcher):
             self._retelling.cancel()
 
     @callback
-    def forget(self) -> None:
-        """Let go of all: the monitor is removed, or watches something else."""
-        for device in self.devices.values():
-            self._end_alerts(device)
+    def forget(self) -> list[MonitoredDevice]:
+        """Listen no longer, and return the devices, of which the monitor lets go."""
         if self.destination is not None:
             self.destination.unwatch(self)
+        self._queue.clear()
+        self._queued_bytes = 0
+        devices = list(self.devices.values())
+        self.devices.clear()
+        for device in devices:
+            self._end_alerts(device)
+        return devices
 
     # --- messages -----------------------------------------------------------------------
 
