@@ -54,7 +54,7 @@ async def async_setup_entry(hass: HomeAssistant, entry: BleBridgeConfigEntry) ->
     entry.async_on_unload(hass.bus.async_listen(EVENT_HOMEASSISTANT_STOP, stop))
     entry.async_on_unload(entry.add_update_listener(_async_update_listener))
     # Nobody listened until now to what the user changed.
-    if not bridge.take_over():
+    if not await bridge.async_take_over():
         hass.config_entries.async_schedule_reload(entry.entry_id)
     return True
 
@@ -63,7 +63,7 @@ async def _async_update_listener(
     hass: HomeAssistant, entry: BleBridgeConfigEntry
 ) -> None:
     """Take over what the user changed."""
-    if not entry.runtime_data.take_over():
+    if not await entry.runtime_data.async_take_over():
         await hass.config_entries.async_reload(entry.entry_id)
 
 

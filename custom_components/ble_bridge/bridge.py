@@ -246,8 +246,7 @@ class Bridge:
             return home_assistant_broker(self.hass)
         return None
 
-    @callback
-    def take_over(self) -> bool:
+    async def async_take_over(self) -> bool:
         """Take over what the user changed; return False where that takes a new bridge.
 
         Devices that are added or removed are followed at once, however many they are.
@@ -257,7 +256,7 @@ class Bridge:
                 self._clear_stale(publisher)
             return True
         self.devices.end_removed_rules()
-        self.monitors.forget_changed()
+        await self.monitors.async_forget_changed()
         for publisher in self.publishers.values():
             subentry = self.entry.subentries.get(publisher.subentry_id)
             if subentry is None or (

@@ -171,12 +171,15 @@ class Monitor(Watcher):
             self.destination.unwatch(self)
 
     @callback
-    def forget(self) -> None:
-        """Let go of all: the monitor is removed, or watches something else."""
+    def forget(self) -> list[MonitoredDevice]:
+        """Listen no longer, and return the devices, of which the monitor lets go."""
         self.unwatch()
         self._queue.clear()
         self._queued_bytes = 0
         self.end_alerts()
+        devices = list(self.devices.values())
+        self.devices.clear()
+        return devices
 
     # --- messages -----------------------------------------------------------------------
 

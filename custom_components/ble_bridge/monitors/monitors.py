@@ -18,7 +18,7 @@ from ..destinations.destination import Destination
 from ..destinations.mqtt import MqttDestination
 from ..records import Alert
 from ..timers import every
-from .monitor import Monitor
+from .monitor import DEVICES_AT_ONCE, Monitor
 from .settings import MonitorSettings, monitor_settings
 from .store import MonitorStore
 
@@ -106,9 +106,12 @@ class Monitors:
         if self.by_id or self._store.states:
             await self._store.async_save(self._state())
 
-    @callback
-    def forget_changed(self) -> None:
-        """Let go of monitors that were removed, or watch something else from now on."""
+    async def async_forget_changed(self) -> None:
+        """Let go of monitors that were removed, or watch something else from now on.
+
+        Their devices are removed a few at a time.
+        """
+        registry = dr.async_get(self.hass)
         for subentry_id, monitor in tuple(self.by_id.items()):
             subentry = self.entry.subentries.get(subentry_id)
             settings = None if subentry is None else _settings(subentry)
@@ -124,12 +127,13 @@ class Monitors:
                     if settings.watching.deviations is None:
                         monitor.end_alerts()
                     continue
-            monitor.forget()
-            registry = dr.async_get(self.hass)
-            for device in monitor.devices.values():
-                if (registry_id := monitor.registry_id(device)) is not None:
+            for number, device in enumerate(monitor.forget(), 1):
+                registry_id = monitor.registry_id(device)
+                # Home Assistant itself removes those of a subentry that is removed
+                if registry_id is not None and registry.async_get(registry_id):
                     registry.async_remove_device(registry_id)
-            monitor.devices.clear()
+                if number % DEVICES_AT_ONCE == 0:
+                    await asyncio.sleep(0)
 
     @callback
     def remove_device(self, owner_id: str) -> bool:
