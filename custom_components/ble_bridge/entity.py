@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import override
 import weakref
 
+from homeassistant.config_entries import ConfigEntryState
 from homeassistant.const import EntityCategory
 from homeassistant.core import callback
 from homeassistant.helpers.device_registry import (
@@ -189,6 +190,8 @@ async def async_add_fields(
 
     @callback
     def add(device: Device, names: Iterable[str]) -> None:
+        if entry.state is ConfigEntryState.UNLOAD_IN_PROGRESS:
+            return  # Platforms may be gone already, and would keep it for ever
         entities: list[Entity] = []
         for key in ("", *names):
             if (device.subentry_id, key) in added:

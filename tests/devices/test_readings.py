@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
-from homeassistant.const import STATE_UNKNOWN
+from homeassistant.const import EVENT_STATE_CHANGED, STATE_UNAVAILABLE, STATE_UNKNOWN
+from homeassistant.core import Event, EventStateChangedData, callback
 import pytest
 
 from scripts.simulation.subscriber import Subscriber
@@ -331,3 +332,28 @@ async def test_two_buttons(home: Home) -> None:
     state = home.state("button_2")
     assert state
     assert state.attributes["friendly_name"].endswith("2")
+
+
+async def test_new_field_while_unloading(
+    home: Home, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A field that is heard first while the bridge is reloaded is there afterwards."""
+    await home.start(BALCONY)
+    home.hear(bthome(temperature=20))
+    await home.until("temperature", "20.0")
+
+    @callback
+    def on_change(event: Event[EventStateChangedData]) -> None:
+        if event.data["entity_id"] == home.entity_id("temperature"):
+            home.hear(bthome(temperature=20, humidity=50, door=True))
+
+    unsubscribe = home.hass.bus.async_listen(EVENT_STATE_CHANGED, on_change)
+    assert await home.hass.config_entries.async_unload(home.entry.entry_id)
+    unsubscribe()
+    assert home.value("humidity") in (None, STATE_UNAVAILABLE)
+    assert await home.hass.config_entries.async_setup(home.entry.entry_id)
+    await home.connected()
+    home.hear(bthome(temperature=20, humidity=51, door=False))
+    await home.until("humidity", "51.0")
+    await home.until("door", "off")
+    assert "already exists" not in caplog.text
