@@ -230,7 +230,7 @@ async def test_recorder(
 ) -> None:
     """Every change is recorded once, over a restart too, until the user lets it go."""
     controller.say("status", status(), retain=True)
-    await expect(home_assistant, f"sensor.{PREFIX}_status", "online")
+    await expect(home_assistant, f"sensor.{PREFIX}_device_status", "online")
     controller.play()
     found = await recorded(database, "sensor.ip_address", OTHER_IP)
     check(found)
