@@ -21,7 +21,7 @@ from rich.table import Table
 
 from scripts.simulation.broker import Mosquitto
 
-from . import buses, decoding, destinations, plots, soak, start_up, strangers
+from . import buses, decoding, destinations, monitors, plots, soak, start_up, strangers
 from .lines import THEENGS, Child, Line, cell, line, rows
 from .way import DEVICES as HEARD, SCANNERS, TURN
 
@@ -319,6 +319,7 @@ PARTS: Final[
     "destinations": (destinations.run, destinations.show),
     "buses": (buses.run, buses.show),
     "addresses": (strangers.run, strangers.show),
+    "monitors": (monitors.run, monitors.show),
 }
 
 
@@ -350,13 +351,15 @@ def main() -> None:
     parser.add_argument(
         "--profile",
         action="store_true",
-        help="print where the time goes, busy with advertisements, and measure nothing",
+        help="print where the time goes, busy with advertisements, or with what monitors "
+        "hear where they are named, and measure nothing",
     )
     arguments = parser.parse_args()
     if unknown := set(arguments.part) - PARTS.keys() - {"plots", "soak"}:
         parser.error(f"There is no {', '.join(unknown)}.")
     if arguments.profile:
-        print(asyncio.run(profile()))
+        what = monitors.profile if "monitors" in arguments.part else profile
+        print(asyncio.run(what()))
         return
     if "plots" in arguments.part:
         arguments.part.remove("plots")

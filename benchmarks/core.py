@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from typing import Any, Self, cast
+from typing import Any, Final, Self, cast
 from unittest.mock import patch
 
 from homeassistant.config_entries import ConfigSubentryData
@@ -21,6 +21,11 @@ from homeassistant.setup import async_setup_component
 from pytest_homeassistant_custom_component.common import (
     MockConfigEntry,
     async_test_home_assistant,
+)
+
+TICK: Final = 0.005
+OLDEST: Final = (
+    2  # The generation that a full run of the garbage collector looks through
 )
 
 
@@ -135,22 +140,30 @@ class LoopMeter:
     threads while they hold the interpreter, does not count. Neither does the garbage
     collector, which is in `collecting`: when Python looks through all that Home Assistant
     has in memory, a tenth of a second and more at once, is chance. `late` is how late a
-    timer was at worst, in seconds by the clock, whoever was to blame.
+    timer was at worst, in seconds by the clock, whoever was to blame; `late_apart` is the
+    same less what full runs of the garbage collector took meanwhile, and `full` how long
+    each of those took.
+
+    Without `turns` they are not timed, which costs a microsecond for each.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, turns: bool = True) -> None:
         """Begin with nothing."""
-        self.longest = self.total = self.late = self.collecting = 0.0
+        self.longest = self.total = self.late = self.late_apart = self.collecting = 0.0
+        self.full: list[float] = []
+        self._turns = turns
         self._loop = cast(Any, asyncio.get_running_loop())
         self._once = self._loop._run_once
         self._thread = threading.get_ident()
         self._collection = 0.0
+        self._began: float | None = None
         self._watcher: asyncio.Task[None] | None = None
 
     def __enter__(self) -> Self:
         """Begin to measure with the loop's next turn."""
         gc.callbacks.append(self._on_collection)
-        self._loop._run_once = self._timed
+        if self._turns:
+            self._loop._run_once = self._timed
         self._watcher = self._loop.create_task(self._watch())
         return self
 
@@ -161,6 +174,18 @@ class LoopMeter:
         if self._watcher is not None:
             self._watcher.cancel()
 
+    def figures(self) -> dict[str, float]:
+        """Return what was measured."""
+        return {
+            "total": self.total,
+            "longest": self.longest,
+            "late": self.late,
+            "late_apart": self.late_apart,
+            "collecting": self.collecting,
+            "full_runs": len(self.full),
+            "full_run": max(self.full, default=0.0),
+        }
+
     def _timed(self) -> None:
         began, collecting = time.thread_time(), self.collecting
         self._once()
@@ -168,15 +193,46 @@ class LoopMeter:
         self.total += took
         self.longest = max(self.longest, took)
 
-    def _on_collection(self, phase: str, _info: dict[str, int]) -> None:
-        if threading.get_ident() == self._thread:
-            if phase == "start":
+    def _on_collection(self, phase: str, info: dict[str, int]) -> None:
+        is_ours = threading.get_ident() == self._thread
+        if phase == "start":
+            if info["generation"] == OLDEST:
+                self._began = time.monotonic()
+            if is_ours:
                 self._collection = time.thread_time()
-            else:
-                self.collecting += time.thread_time() - self._collection
+            return
+        if is_ours:
+            self.collecting += time.thread_time() - self._collection
+        if self._began is not None:
+            self.full.append(time.monotonic() - self._began)
+            self._began = None
 
     async def _watch(self) -> None:
         while True:
-            due = self._loop.time() + 0.005
-            await asyncio.sleep(0.005)
-            self.late = max(self.late, self._loop.time() - due)
+            due = self._loop.time() + TICK
+            runs = len(self.full)
+            await asyncio.sleep(TICK)
+            now = self._loop.time()
+            self.late = max(self.late, now - due)
+            full = sum(self.full[runs:])
+            if (began := self._began) is not None:
+                full += now - began  # Of another thread, which was to say so just now
+            self.late_apart = max(self.late_apart, now - due - full)
+
+
+async def measured(do: Callable[[], Awaitable[object]]) -> dict[str, float]:
+    """Return what the loop needs for something; times in seconds.
+
+    All is collected before, so that what was allocated earlier is not set off then; how long
+    that took is returned too, as `full`, since it may fall into anything.
+    """
+    began = time.perf_counter()
+    gc.collect()
+    full = time.perf_counter() - began
+    with LoopMeter() as meter:
+        await asyncio.sleep(0)  # Until a turn begins that is counted
+        began = time.monotonic()
+        await do()
+        wall = time.monotonic() - began
+        await asyncio.sleep(2 * TICK)  # Until it is over, and its lateness known
+    return {**meter.figures(), "full": full, "wall": wall}

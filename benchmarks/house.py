@@ -13,7 +13,6 @@ scanner that hears it), and prints the CPU time.
 """
 
 import asyncio
-import gc
 import sys
 import time
 from typing import Any, Final
@@ -23,14 +22,7 @@ from homeassistant.components import bluetooth
 from homeassistant.core import HomeAssistant
 from pytest_homeassistant_custom_component.common import MockConfigEntry
 
-from .core import (
-    LoopMeter,
-    addresses,
-    bridge_entry,
-    follow,
-    home_assistant,
-    resident_mb,
-)
+from .core import addresses, bridge_entry, follow, home_assistant, measured, resident_mb
 
 SCANNERS: Final = 4
 ON_AIR: Final = 2_000
@@ -97,30 +89,15 @@ class House:
         scanner._async_on_raw_advertisement(address, -60, payload, {}, time.monotonic())
 
     async def start(self) -> dict[str, float]:
-        """Set the entry up, and return what the loop needed until all states are there.
-
-        All is collected before, so that what was allocated earlier is not set off then; how
-        long that took is returned too, since it may fall into any start.
-        """
-        if self._entry is None:
+        """Set the entry up, and return what the loop needed until all states are there."""
+        if (entry := self._entry) is None:
             return {}
-        began = time.perf_counter()
-        gc.collect()
-        full = time.perf_counter() - began
-        with LoopMeter() as meter:
-            began = time.monotonic()
-            await self._hass.config_entries.async_setup(self._entry.entry_id)
-            await self._complete(self._entry)
-            wall = time.monotonic() - began
-            await asyncio.sleep(0)  # Until the turn is over, and counted
-        return {
-            "total": meter.total,
-            "longest": meter.longest,
-            "late": meter.late,
-            "collecting": meter.collecting,
-            "full": full,
-            "wall": wall,
-        }
+
+        async def set_up() -> None:
+            await self._hass.config_entries.async_setup(entry.entry_id)
+            await self._complete(entry)
+
+        return await measured(set_up)
 
     async def restart(self) -> dict[str, float]:
         """Unload the entry, then do as `start`."""

@@ -7,8 +7,9 @@ it is worth its price, raise the limit here in the same commit, and say why. Whe
 version of Python or paho counts otherwise, an old commit does so too.
 
 Counted is what runs of BLE Bridge and of paho, from the callback of Home Assistant's
-Bluetooth stack to a real socket. Home Assistant's own code and the parser libraries are not
-in it, nor is the loop, whose turns depend on time: each test flushes by itself.
+Bluetooth stack to a real socket, or from a real socket to the entities of a monitor. Home
+Assistant's own code and the parser libraries are not in it, nor is the loop, whose turns
+depend on time: each test flushes, or reads, by itself.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,16 +23,21 @@ from types import CodeType
 from typing import Any, Final
 
 from habluetooth import BaseHaRemoteScanner
+from homeassistant.core import HomeAssistant
+import orjson
 import paho.mqtt
 import pytest
 
 from custom_components import ble_bridge
 from custom_components.ble_bridge.bridge import Bridge
 from custom_components.ble_bridge.destinations.destination import Destination
+from custom_components.ble_bridge.destinations.mqtt_connection import remaining_length
 from scripts.simulation.broker import Mosquitto
+from scripts.simulation.processes import LOOPBACK
 from scripts.simulation.subscriber import Subscriber
 
 from .conftest import ADDRESS, RAW, SimulatedScanner, destination_data, wait_until
+from .monitors.garage import DEVICE, Garage, telemetry
 
 TURN: Final = 16  # What an ESPHome proxy sends at once
 TURNS: Final = 10
@@ -40,6 +46,8 @@ UNCHANGED: Final = 425
 UNCHANGED_TWICE: Final = 680
 CHANGED: Final = 5_650
 ACKNOWLEDGED: Final = 3_700
+MONITORED: Final = 1_400
+MONITORED_CHANGED: Final = 1_770
 PUBACK: Final = 4  # Bytes, where there is nothing to say (MQTT 5, 3.4)
 PATIENCE: Final = 10.0
 OURS: Final = tuple(
@@ -207,3 +215,54 @@ async def test_acknowledged_advertisement(
             connection._on_readable()
     assert not destination.outbox.waiting
     check(counter.count / (TURN * TURNS), ACKNOWLEDGED, "An acknowledged advertisement")
+
+
+def publish(talker: socket.socket, topic: str, payload: bytes) -> int:
+    """Publish at QoS 1 with MQTT 3.1.1; return how long the packet is in MQTT 5."""
+    body = len(topic).to_bytes(2) + topic.encode() + b"\0\1" + payload
+    talker.sendall(b"\x32" + remaining_length(len(body)) + body)
+    return 1 + len(remaining_length(len(body) + 1)) + len(body) + 1
+
+
+@pytest.mark.parametrize(
+    ("step", "limit", "what"),
+    [
+        (0, MONITORED, "A message that says the same again"),
+        (1, MONITORED_CHANGED, "A message that says four new values"),
+    ],
+)
+async def test_monitored_message(
+    hass: HomeAssistant,
+    enable_bluetooth: None,
+    broker: Mosquitto,
+    step: int,
+    limit: float,
+    what: str,
+) -> None:
+    """A message that a monitor hears, up to its acknowledgement and to the states."""
+    garage = Garage(hass, broker)
+    await garage.start()
+    names = ("temperature", "humidity", "voltage", "memory_free")
+    values: dict[str, Any] = dict.fromkeys(names, 1)
+    await garage.tell(f"{DEVICE}/telemetry", telemetry(**values))
+    (destination,) = garage.entry.runtime_data.destinations.values()
+    connection, monitor = destination.connection, garage.monitor
+    instructions = 0
+    with socket.create_connection((LOOPBACK, broker.port)) as talker:
+        talker.sendall(bytes.fromhex("100c00044d515454040200000000"))  # CONNECT
+        for _ in range(TURNS):
+            size = 0
+            for _ in range(TURN):
+                values = {name: value + step for name, value in values.items()}
+                payload = orjson.dumps(telemetry(**values))
+                size += publish(talker, f"autocore/{DEVICE}/telemetry", payload)
+            wait_for_bytes(connection._sock, size)
+            with counted() as counter:
+                connection._on_readable()
+                while monitor.queued:
+                    monitor._read()
+            instructions += counter.count
+    assert monitor.processed == 1 + TURN * TURNS
+    assert garage.value("field!voltage") == str(1 + step * TURN * TURNS)
+    check(instructions / (TURN * TURNS), limit, what)
+    await garage.close()
