@@ -188,7 +188,11 @@ async def _changes(figures: Figures, seconds: float) -> None:
             took = await there.hear(count, rate=1.01 * CHANGES / len(VALUES), **how)
             figures[f"{way} changes"].append(took["changed"] / took["wall"])
             figures[f"{way} missing"].append(
-                max(_lost(took, count) * len(VALUES), count * len(VALUES) - took["changed"], 0)
+                max(
+                    _lost(took, count) * len(VALUES),
+                    count * len(VALUES) - took["changed"],
+                    0,
+                )
             )
             figures[f"{way} change cpu"].append(took["cpu"] / took["changed"] * 1e6)
             for what in ("late", "late_apart", "full_run"):
