@@ -47,7 +47,7 @@ EXPECTED: Final = {
     "sensor.ip_address": ["192.168.1.100", OTHER_IP],
     "sensor.memory_free": ["45120"],
     "sensor.mode": ["eco", "boost", "Ferien 🌴", "eco"],
-    "sensor.status": ["online", "Offline", "online"],
+    "sensor.device_status": ["online", "Offline", "online"],
     "sensor.temperature": ["20.0", "20.5", "21.0", "21.5", "22.0"],
     "sensor.voltage": ["3.28"],
 }
