@@ -210,6 +210,30 @@ async def test_anomaly_outlasts_a_crash(
     assert kept["devices"][DEVICE]["watches"]["temperature"]["is_on"]
 
 
+async def test_alerts_do_not_wear_the_disk(
+    garage: Garage, hass_storage: dict[str, Any]
+) -> None:
+    """However often a value is unusual, it is written a few times a minute."""
+    await garage.start(ANOMALIES)
+    await usual(garage, temperature=20)
+
+    def is_on() -> bool:
+        """Tell whether the alert is open, as it is on disk."""
+        stored = hass_storage["ble_bridge.monitors"]["data"]
+        device = stored[garage.monitor.subentry_id]["devices"][DEVICE]
+        return bool(device["watches"]["temperature"]["is_on"])
+
+    await garage.tell(f"{DEVICE}/telemetry", telemetry(temperature=40))
+    await garage.tick(3)
+    await wait_until(lambda: "ble_bridge.monitors" in hass_storage)
+    assert is_on()
+    await garage.tell(f"{DEVICE}/telemetry", telemetry(temperature=20))
+    await garage.tick(3)
+    assert is_on()
+    await garage.tick(16)
+    await wait_until(lambda: not is_on())
+
+
 async def test_kept_each_quarter_of_an_hour(
     garage: Garage, hass_storage: dict[str, Any]
 ) -> None:

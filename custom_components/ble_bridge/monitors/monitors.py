@@ -27,7 +27,9 @@ _LOGGER = logging.getLogger(__name__)
 CHECK_INTERVAL: Final = 5
 # How often values are written to disk, as Home Assistant does with its own states.
 SAVE_INTERVAL: Final = 15 * 60
+# An alert is kept soon, but a value that goes up and down does not wear the disk (s).
 _SAVE_SOON: Final = 2
+_SAVE_LEAST: Final = 15
 
 
 class Monitors:
@@ -57,6 +59,7 @@ class Monitors:
         self._is_ours = is_ours
         self._timers: list[CALLBACK_TYPE] = []
         self._saving: CALLBACK_TYPE | None = None
+        self._saved = float(-_SAVE_LEAST)
         for subentry in entry.subentries.values():
             if subentry.subentry_type == SUBENTRY_MONITOR:
                 self._add(subentry, destinations)
@@ -166,11 +169,15 @@ class Monitors:
         """Publish an alert, and have it outlast a crash."""
         self._publish(owner_id, alert)
         if self._saving is None and self._timers:
-            self._saving = async_call_later(self.hass, _SAVE_SOON, self._on_save)
+            wait = self._saved + _SAVE_LEAST - time.monotonic()
+            self._saving = async_call_later(
+                self.hass, max(_SAVE_SOON, wait), self._on_save
+            )
 
     async def _on_save(self, _now: datetime) -> None:
         """Keep what is known."""
         self._saving = None
+        self._saved = time.monotonic()
         await self._store.async_save(self._state())
 
     def _state(self) -> dict[str, Any]:
