@@ -11,6 +11,7 @@ import pytest
 from pytest_homeassistant_custom_component.typing import WebSocketGenerator
 
 from custom_components.ble_bridge.const import DOMAIN
+from custom_components.ble_bridge.destinations.mqtt_connection import MAX_PACKET
 from custom_components.ble_bridge.monitors import monitor as monitor_module
 from custom_components.ble_bridge.monitors.messages import Reason
 
@@ -41,6 +42,18 @@ def full(garage: Garage) -> ir.IssueEntry | None:
     """Return the issue that says that there are too many devices."""
     issue_id = f"monitor_full_{garage.monitor.subentry_id}"
     return ir.async_get(garage.hass).async_get_issue(DOMAIN, issue_id)
+
+
+async def test_huge_message(garage: Garage) -> None:
+    """What would fill the memory is not even delivered, and what comes after it is."""
+    await garage.start()
+    await garage.say(f"autocore/{DEVICE}/status", bytes(MAX_PACKET), qos=1)
+    await garage.say(f"autocore/{DEVICE}/status", bytes(MAX_PACKET // 2), qos=1)
+    await garage.tell(f"{DEVICE}/status", status())
+    await wait_until(lambda: garage.monitor.processed == 1)
+    assert garage.monitor.dead_letters.counts == {Reason.TOO_LARGE: 1}
+    assert garage.monitor.destination is not None
+    assert garage.monitor.destination.reconnects == 0
 
 
 async def test_too_many_devices(garage: Garage, remove: Remove) -> None:

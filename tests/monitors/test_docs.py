@@ -19,6 +19,7 @@ from homeassistant.util.yaml import parse_yaml
 import pytest
 
 from custom_components.ble_bridge.const import DOMAIN
+from custom_components.ble_bridge.destinations.mqtt_connection import MAX_PACKET
 from custom_components.ble_bridge.layouts.topics import MAX_BASE
 from custom_components.ble_bridge.monitor_flow import _MAX_LINES, _NAMES
 from custom_components.ble_bridge.monitors import (
@@ -419,6 +420,9 @@ def test_limits() -> None:
             f"{event.MAX_ATTRIBUTES}, or {event.MAX_ATTRIBUTE_BYTES // KILOBYTE} KiB"
         ),
         "messages that wait to be read": f"{monitor.MAX_QUEUED:,} or {megabytes} MiB",
+        "size of a message, with its topic": (
+            f"{MAX_PACKET // KILOBYTE**2} MiB over MQTT 5"
+        ),
         "dead letters that are kept": f"{dead_letters.MAX_LETTERS}",
         "size of a dead letter that is kept whole": (
             f"{dead_letters.MAX_KEPT // KILOBYTE} KiB"

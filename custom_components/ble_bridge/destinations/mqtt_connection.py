@@ -40,6 +40,8 @@ _LOGGER = logging.getLogger(__name__)
 CONNECT_TIMEOUT: Final = 30.0
 DISCONNECT_TIMEOUT: Final = 0.25
 SESSION_EXPIRY: Final = 3600
+# What a broker may send us at once (bytes, MQTT 5): it has to be read as a whole.
+MAX_PACKET: Final = 16 * 1024 * 1024
 MAX_INFLIGHT: Final = 100
 _BATCH: Final = 500
 _WEBSOCKET_BATCH: Final = 32
@@ -919,9 +921,9 @@ class MqttConnector:
         client.on_socket_open = on_socket_open
         context: TlsContext | None = None
         host = settings.unix_path or settings.host
-        properties = None
-        if version_5 and not settings.clean_session and settings.session_expiry:
-            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties.MaximumPacketSize = MAX_PACKET
+        if not settings.clean_session and settings.session_expiry:
             properties.SessionExpiryInterval = settings.session_expiry
         try:
             if settings.tls and settings.unix_path is None:
