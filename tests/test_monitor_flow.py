@@ -576,6 +576,32 @@ async def test_topics_watched(
     assert result["reason"] == "reconfigure_successful"
 
 
+async def test_dead_letters_in_a_ring(
+    hass: HomeAssistant, entry: ConfigEntry[Any]
+) -> None:
+    """No monitors hear each other's dead letters in turn; one may hear another's."""
+    for name, letters in (("One", "two/dead/status"), ("Two", "three/dead/status")):
+        result = await begin(hass, entry, "autocore")
+        entered = form(
+            entry, name=name, topic_base=name.lower(), dead_letter_topic=letters
+        )
+        await is_saved(hass, entry, await submit(hass, result, entered))
+    result = await begin(hass, entry, "autocore")
+    entered = form(entry, topic_base="three", dead_letter_topic="one/dead/status")
+    result = await submit(hass, result, entered)
+    assert result["errors"] == {"base": "dead_letter_loop"}
+    # A row of them is no ring
+    entered = form(entry, topic_base="four", dead_letter_topic="one/dead/status")
+    result = await submit(hass, result, entered)
+    await is_saved(hass, entry, result)
+    result = await change(hass, entry, 1)
+    entered = form(
+        entry, name="Two", topic_base="two", dead_letter_topic="one/dead/status"
+    )
+    result = await submit(hass, result, entered)
+    assert result["errors"] == {"base": "dead_letter_loop"}
+
+
 async def test_added_meanwhile(hass: HomeAssistant, entry: ConfigEntry[Any]) -> None:
     """Two forms cannot both add a monitor of the same topics."""
     results = []
@@ -689,7 +715,7 @@ async def test_what_the_form_does_not_offer(
     for wrong in (
         {"destination": "none"},
         {"qos": "3"},
-        {"timeout": 0},
+        {"timeout": -1},
         {"timeout": 90_000},
         {"max_devices": 0},
         {"average": 0},

@@ -214,15 +214,11 @@ class MonitorFlow(ConfigSubentryFlow):
             return {"base": "no_patterns"}
         if overlapping(watched) is not None:
             return {"base": "patterns_overlap"}
-        for other in self._subentries(SUBENTRY_MONITOR):
-            if (
-                other is not self._changed
-                and other.data[CONF_DESTINATION] == data[CONF_DESTINATION]
-                and any(
-                    one.overlaps(theirs)
-                    for one in watched
-                    for theirs in patterns(other.data)
-                )
+        for other in self._others():
+            if any(
+                one.overlaps(theirs)
+                for one in watched
+                for theirs in patterns(other.data)
             ):
                 placeholders["monitor"] = other.title
                 return {"base": "topics_watched"}
@@ -243,9 +239,36 @@ class MonitorFlow(ConfigSubentryFlow):
         if (topic := data[CONF_DEAD_LETTER_TOPIC]) is not None:
             if not is_valid_topic(topic):
                 return {"base": "invalid_dead_letter_topic"}
-            if find(watched, topic) is not None:
+            if self._comes_back(topic, watched):
                 return {"base": "dead_letter_loop"}
         return {}
+
+    def _comes_back(self, topic: str | None, watched: tuple[Pattern, ...]) -> bool:
+        """Tell whether dead letters would be heard here, perhaps as those of others.
+
+        Each topic has one monitor at most, so that there is one way to follow.
+        """
+        others = self._others()
+        while topic is not None:
+            if find(watched, topic) is not None:
+                return True
+            for other in others:
+                if find(patterns(other.data), topic) is not None:
+                    others.remove(other)
+                    topic = monitor_data(other.data)[CONF_DEAD_LETTER_TOPIC]
+                    break
+            else:
+                return False
+        return False
+
+    def _others(self) -> list[ConfigSubentry]:
+        """Return the other monitors that listen over the same connection."""
+        return [
+            other
+            for other in self._subentries(SUBENTRY_MONITOR)
+            if other is not self._changed
+            and other.data[CONF_DESTINATION] == self._data[CONF_DESTINATION]
+        ]
 
     # --- what it would hear -------------------------------------------------------------
 
@@ -390,7 +413,7 @@ def _schema(preset: Preset, destinations: Mapping[str, str]) -> vol.Schema:
     }
     fields |= {
         vol.Optional(CONF_TIMEOUT, default=defaults[CONF_TIMEOUT]): number(
-            5, _DAY, "s"
+            0, _DAY, "s"
         ),
         vol.Optional(CONF_MAX_DEVICES, default=defaults[CONF_MAX_DEVICES]): number(
             1, 10_000

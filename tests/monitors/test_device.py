@@ -213,6 +213,18 @@ def test_silence_of_the_broker() -> None:
     assert known.check(NOW + 1061, NOW + 1000)
 
 
+def test_silence_allowed() -> None:
+    """Who may say nothing for ever is there until something else is said."""
+    known = device(Watching(timeout=0))
+    take(known, status(time=NOW - 1_000_000), retained=True)
+    assert (known.online, known.check(NOW + 1e9, NOW)) == (True, False)
+    take(known, status(time=None, online=False), 1)
+    assert known.online is False
+    # What the broker had kept was said before that
+    take(known, status(time=NOW), 2, retained=True)
+    assert known.online is False
+
+
 def test_retained() -> None:
     """What the broker had kept tells what was, when it was, and that nothing happens."""
     known = device()

@@ -94,6 +94,28 @@ async def test_one_value(
 
 
 @pytest.mark.parametrize(
+    ("payload", "shown"),
+    [
+        (b"ON", "on"),
+        (b" off\r\n", "off"),
+        (b'"On"', "on"),
+        (b"0", "off"),
+        (b"true", "on"),
+    ],
+)
+async def test_plain_relay(garage: Garage, payload: bytes, shown: str) -> None:
+    """A relay in a topic of its own may be a plain word, though it cannot tell its time."""
+    await garage.start({**HOUSE, "needs_time": True})
+    await say(garage, "house/boiler/output/pump/state", payload)
+    assert garage.value("relay!pump", "boiler") == shown
+    await say(garage, "house/boiler/switch", payload)
+    assert garage.monitor.dead_letters.total == 1
+    await say(garage, "house/boiler/output/pump/state", b"maybe")
+    assert garage.monitor.dead_letters.total == 2
+    assert garage.value("relay!pump", "boiler") == shown
+
+
+@pytest.mark.parametrize(
     ("payload", "reason"),
     [
         (b"null", Reason.INCOMPLETE),

@@ -83,8 +83,8 @@ class News:
 class Watching:
     """How devices are watched.
 
-    `timeout` (s) is after how long without a message a device is not there. An average is that
-    of the last `average` values. With `deviations`, a value that is further from the mean of
+    `timeout` (s) is after how long without a message a device is not there, 0 for never. An
+    average is that of the last `average` values. With `deviations`, a value that is further from the mean of
     the last `window` is an anomaly.
     """
 
@@ -147,8 +147,9 @@ class MonitoredDevice:
                 news.changed.append(SEEN)
         if message.kind is MessageKind.STATUS:
             online = message.online
+            timeout = self._how.timeout
             if online and (
-                is_known or (at is not None and now - at > self._how.timeout)
+                is_known or (timeout and at is not None and now - at > timeout)
             ):
                 # What was there then may have gone since
                 online = bool(self.online)
@@ -248,7 +249,7 @@ class MonitoredDevice:
 
         While there is no connection nobody can be heard, so that the time begins with it.
         """
-        if not self.online:
+        if not self.online or not self._how.timeout:
             return False
         # Where the clock was set back, it is from now on that the device is silent
         self.heard = min(self.heard, now)

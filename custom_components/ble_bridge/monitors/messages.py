@@ -42,6 +42,8 @@ OFFLINE_WORDS: Final = frozenset(
 _PLAIN_WORDS: Final = frozenset({b"online", b"offline"})
 _ON: Final = frozenset({"on", "true", "1", "closed", "active"})
 _OFF: Final = frozenset({"off", "false", "0", "open", "inactive"})
+_PLAIN_STATES: Final = frozenset(word.encode() for word in _ON | _OFF)
+_AROUND_WORDS: Final = b' \t\r\n"'
 
 
 class Reason(StrEnum):
@@ -99,7 +101,8 @@ def parse(
     """Return what a payload says; raises RejectedError. `now` is Unix time in seconds.
 
     A status may be the plain word `online` or `offline`, as wills are; a value that has a
-    topic of its own may be plain JSON. Neither tells a time.
+    topic of its own may be plain JSON, and a relay, where the dialect says so, a plain word.
+    None of them tells a time.
     """
     if not is_valid_id(route.device):
         raise RejectedError(Reason.INVALID_ID)
@@ -109,11 +112,16 @@ def parse(
         return Message(
             kind=kind, time=None, values={}, online=word == "online", status=word
         )
-    said = _loads(payload)
-    if not isinstance(said, dict):
+    if (
+        kind is MessageKind.RELAY
+        and route.part
+        and dialect.plain_relays
+        and (state := payload.strip(_AROUND_WORDS).lower()) in _PLAIN_STATES
+    ):
+        said, needs_time = {dialect.relay_state_key: state.decode()}, False
+    elif not isinstance(said := _loads(payload), dict):
         if kind is MessageKind.TELEMETRY and route.part and not isinstance(said, list):
-            said = {"value": said}
-            needs_time = False
+            said, needs_time = {"value": said}, False
         else:
             raise RejectedError(Reason.NOT_AN_OBJECT)
     _check_id(said, route, dialect)

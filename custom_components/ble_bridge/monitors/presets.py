@@ -23,8 +23,9 @@ class Dialect:
 
     `patterns` gives for each topic below the base its kind, and what comes before the ID.
     The other names are keys of the payloads; of those of an event the first that is there
-    counts. `dropped` are prefixes of names that say nothing. `lasting` are those before IDs
-    whose status stands until another is said, so that silence tells nothing.
+    counts. `plain_relays` tells that a relay in a topic of its own may say `ON` and no more.
+    `dropped` are prefixes of names that say nothing. `lasting` are those before IDs whose
+    status stands until another is said, so that silence tells nothing.
     """
 
     patterns: tuple[tuple[MessageKind, str, str], ...] = ()
@@ -37,6 +38,7 @@ class Dialect:
     relay_index_key: str = "relay_index"
     relay_state_key: str = "state"
     triggered_by_key: str = "triggered_by"
+    plain_relays: bool = False
     event_keys: tuple[str, ...] = ("event", "action", "type", "interaction")
     dropped: tuple[str, ...] = ()
     lasting: frozenset[str] = frozenset()
@@ -68,7 +70,7 @@ DIALECTS: Final[Mapping[Preset, Dialect]] = {
         manufacturer="BLE Bridge",
         models=MappingProxyType({"Scanner": "Bluetooth scanner", "Bridge": "Bridge"}),
     ),
-    Preset.OWN: Dialect(),
+    Preset.OWN: Dialect(plain_relays=True),
 }
 DEFAULT_BASES: Final = {Preset.AUTOCORE: "autocore", Preset.BLE_BRIDGE: "ble"}
 
