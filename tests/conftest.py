@@ -5,7 +5,7 @@ that is filled in, and look at what a user sees: states, and messages on the bro
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import MappingProxyType
@@ -26,11 +26,12 @@ from scripts.simulation.broker import Mosquitto
 from scripts.simulation.postgres import Postgres
 from scripts.simulation.subscriber import Subscriber
 
-from .chaos.house import House, house_of
+from .chaos.house import House
 from .recorder import Database
 
 # A company ID that no integration of Home Assistant asks for, so that no discovery begins.
 RAW = bytes.fromhex("0201060cfffeff0102030405060708ff")
+HOUSE = pytest.StashKey[House]()
 SOURCE = "AA:00:00:00:00:01"
 ADDRESS = "C0:00:00:00:00:01"
 
@@ -64,14 +65,38 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.parent.name == "chaos")
 
 
-@pytest.fixture(name="chaos_house", scope="session", autouse=True)
-def chaos_house_fixture(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[House | None]:
-    """Return the house of the fault tests, which begins with the first test of all."""
-    directory = tmp_path_factory.mktemp("chaos")
-    with house_of(request.session.items, directory) as house:
-        yield house
+def pytest_configure(config: pytest.Config) -> None:
+    """Have a house of the fault tests, one for all workers where there are several."""
+    config.stash[HOUSE] = House(getattr(config, "workerinput", {}).get("chaos"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a worker where the house is."""
+    node.workerinput["chaos"] = str(node.config.stash[HOUSE].directory)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
+    """Begin with the faults before the workers begin."""
+    node.config.stash[HOUSE].start(ids)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Begin with the faults where there are no workers."""
+    if not hasattr(session.config, "workerinput"):
+        session.config.stash[HOUSE].start([item.nodeid for item in session.items])
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Leave nothing behind."""
+    config.stash[HOUSE].stop()
+
+
+@pytest.fixture(name="chaos_house", scope="session")
+def chaos_house_fixture(pytestconfig: pytest.Config) -> House:
+    """Return the house of the fault tests."""
+    return pytestconfig.stash[HOUSE]
 
 
 @pytest.fixture(autouse=True)

@@ -1,10 +1,11 @@
 """Child processes that end with their parent, and the ports that they listen on."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 import os
 from pathlib import Path
+import secrets
 import shutil
 import signal
 import socket
@@ -20,6 +21,9 @@ PROGRAM_DIRECTORIES: Final = (
 LOOPBACK: Final = "127.0.0.1"
 # Names the unix socket that plays the kernel's Bluetooth management to Home Assistant.
 MANAGEMENT_SOCKET: Final = "BLE_BRIDGE_MANAGEMENT_SOCKET"
+# Below those that the kernel gives to connections, one of which may take a free port before
+# its server does.
+_PORTS: Final = range(10_000, 32_768)
 POLL_SECONDS: Final = 0.02
 TERMINATE_SECONDS: Final = 20.0
 
@@ -52,16 +56,24 @@ def free_port(preferred: int = 0) -> int:
     """Return a free TCP port of the loopback address, the preferred one if it is."""
     if preferred and is_port_free(preferred):
         return preferred
-    return free_ports(1)[0]
+    return next(_FREE_PORTS)
+
+
+def _free_ports() -> Iterator[int]:
+    """Yield free TCP ports of the loopback address, from anywhere on: none soon again."""
+    while True:
+        start = secrets.randbelow(len(_PORTS))
+        for port in (*_PORTS[start:], *_PORTS[:start]):
+            if is_port_free(port):
+                yield port
+
+
+_FREE_PORTS: Final = _free_ports()
 
 
 def free_ports(count: int) -> list[int]:
     """Return free TCP ports of the loopback address, all different."""
-    with ExitStack() as probes:
-        sockets = [probes.enter_context(socket.socket()) for _ in range(count)]
-        for probe in sockets:
-            probe.bind((LOOPBACK, 0))
-        return [probe.getsockname()[1] for probe in sockets]
+    return [free_port() for _ in range(count)]
 
 
 class Process:
