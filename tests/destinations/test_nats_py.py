@@ -266,6 +266,7 @@ def test_keys() -> None:
         NatsKey().seed.lower(),
         NatsKey().seed[:-1] + "é",
     ],
+    ids=("empty", "begun", "letters", "account", "operator", "public", "lower", "é"),
 )
 def test_no_seeds(seed: str) -> None:
     """What is no seed of a user is refused."""

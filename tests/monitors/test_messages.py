@@ -568,7 +568,7 @@ def test_time_missing(kind: MessageKind, part: str, said: dict[str, Any]) -> Non
     [
         *(
             (STATUS, "", json.dumps({"status": word}).encode())
-            for word in OFFLINE_WORDS
+            for word in sorted(OFFLINE_WORDS)
         ),
         (STATUS, "", b'{"device_id": "ESP32_001", "status": " OFFLINE "}'),
         (STATUS, "", b'{"status": "\\u0000offline"}'),
