@@ -379,8 +379,8 @@ async def test_versions_that_are_tried() -> None:
         ({"clean_session": False, "session_expiry": 0}, None),
     ],
 )
-async def test_session_expiry(changes: dict[str, Any], expiry: int | None) -> None:
-    """A session that is to be kept has an end (MQTT 5, 3.1.2.11.2)."""
+async def test_connect(changes: dict[str, Any], expiry: int | None) -> None:
+    """A session that is to be kept has an end, and packets one too (MQTT 5, 3.1.2.11)."""
     heard: list[bytes] = []
 
     def answer(connect: bytes) -> bytes | None:
@@ -391,6 +391,7 @@ async def test_session_expiry(changes: dict[str, Any], expiry: int | None) -> No
         assert await check(port, protocol=MqttProtocol.V5, **changes) is None
     (packet,) = heard
     properties = b"" if expiry is None else b"\x11" + expiry.to_bytes(4)
+    properties += b"\x27" + (16 * 1024 * 1024).to_bytes(4)
     # After name, version, flags and keepalive
     assert packet[12 : 13 + len(properties)] == bytes([len(properties)]) + properties
 
