@@ -56,7 +56,7 @@ ENTITIES: Final = (
     "binary_sensor.{}_connectivity",
     *(
         f"sensor.{{}}_{key}"
-        for key in (*VALUES, "status", "ip_address", "running_since")
+        for key in (*VALUES, "device_status", "ip_address", "running_since")
     ),
 )
 PATIENCE: Final = 120.0
