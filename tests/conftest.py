@@ -84,8 +84,9 @@ def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Begin with the faults where there are no workers."""
-    if not hasattr(session.config, "workerinput"):
-        session.config.stash[HOUSE].start([item.nodeid for item in session.items])
+    config = session.config
+    if not hasattr(config, "workerinput") and not config.option.collectonly:
+        config.stash[HOUSE].start([item.nodeid for item in session.items])
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
