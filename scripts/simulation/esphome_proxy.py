@@ -15,7 +15,7 @@ from typing import Any, Final, Self, cast, override
 from aioesphomeapi import BluetoothProxyFeature, api_pb2
 from aioesphomeapi.core import MESSAGE_TYPE_TO_PROTO
 
-from .processes import LOOPBACK, SimulationError
+from .processes import LOOPBACK, SimulationError, free_port
 
 # The messages are built at import time by protobuf: type checkers cannot see them.
 pb: Any = api_pb2
@@ -229,7 +229,7 @@ class EsphomeProxy:
         """Describe a proxy by its name, Wi-Fi address, TCP port and suggested area."""
         self.name = name
         self.mac = mac.upper()
-        self.port = port
+        self.port = port or free_port()
         self.area = area
         self.mode = 0  # passive
         self.sent = 0
@@ -255,7 +255,7 @@ class EsphomeProxy:
         await self.stop()
 
     async def start(self) -> None:
-        """Listen, on a free port if none was given."""
+        """Listen."""
         try:
             self._server = await asyncio.get_running_loop().create_server(
                 lambda: ProxyConnection(self), LOOPBACK, self.port
@@ -264,7 +264,6 @@ class EsphomeProxy:
             raise SimulationError(
                 f"Port {self.port} for the proxy {self.name} is in use."
             ) from err
-        self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
         """Close all connections and stop listening."""

@@ -14,6 +14,7 @@ from pytest_homeassistant_custom_component.components.diagnostics import (
 )
 from pytest_homeassistant_custom_component.typing import ClientSessionGenerator
 
+from scripts.simulation.processes import free_port
 from scripts.simulation.subscriber import Message, Subscriber
 from tests.conftest import SimulatedScanner
 
@@ -150,7 +151,7 @@ class Server:
 
     def __init__(self) -> None:
         """Initialize without connections."""
-        self.port = 0
+        self.port = free_port()
         self.connections = 0
         self.writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -161,7 +162,6 @@ class Server:
         self._server = await asyncio.start_server(
             self._on_client, "127.0.0.1", self.port
         )
-        self.port = self._server.sockets[0].getsockname()[1]
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -46,6 +46,7 @@ async def test_what_is_kept(home: Home, delivery: str) -> None:
     await home.start({**BALCONY, "alerts": [WARM]}, fields=fields)
     home.hear(bthome(temperature=21))
     await home.until("temperature", "21.0")
+    await home.settle()
     sent = [22.0, 26.0, 24.0, 23.0]
     async with outage(home, sent) as later:
         history = f"{FIELDS}/alerts/Warm/history"

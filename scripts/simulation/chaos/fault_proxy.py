@@ -11,7 +11,7 @@ import time
 from typing import Final, Self, override
 from weakref import WeakKeyDictionary, WeakSet
 
-from scripts.simulation.processes import LOOPBACK
+from scripts.simulation.processes import LOOPBACK, free_port
 
 CONNECT: Final = 1
 PUBLISH: Final = 3
@@ -111,7 +111,7 @@ class FaultProxy:
 
     def __init__(self, target: int) -> None:
         """Initialize with the server's port."""
-        self.port = 0
+        self.port = free_port()
         self.rate: int | None = None
         self.delay = 0.0
         self.swallows = False
@@ -142,7 +142,6 @@ class FaultProxy:
         listener = socket.create_server((LOOPBACK, self.port))
         # What the kernel keeps would be a second server with a long memory.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * _BUFFER)
-        self.port = listener.getsockname()[1]
         self._server = await asyncio.start_server(
             self._on_client, sock=listener, limit=_BUFFER
         )
