@@ -84,8 +84,8 @@ class Watching:
     """How devices are watched.
 
     `timeout` (s) is after how long without a message a device is not there, 0 for never. An
-    average is that of the last `average` values. With `deviations`, a value that is further from the mean of
-    the last `window` is an anomaly.
+    average is that of the last `average` values. With `deviations`, a value that is further
+    from the mean of the last `window` is an anomaly.
     """
 
     timeout: float = 300.0

@@ -252,7 +252,10 @@ class Monitor(Watcher):
                 self._set_full()
                 return
             device = self.devices[route.key] = MonitoredDevice(
-                route.key, route.owner, route.device, settings.watching
+                route.key,
+                route.owner,
+                route.device,
+                settings.watching_of(route.owner),
             )
         self.processed += 1
         self.last_message = now
@@ -504,9 +507,8 @@ class Monitor(Watcher):
         if self._subscribed is None:
             return
         connected_since = now - (time.monotonic() - self._subscribed)
-        lasting = self.settings.dialect.lasting
         for device in tuple(self.devices.values()):
-            if device.owner not in lasting and device.check(now, connected_since):
+            if device.check(now, connected_since):
                 self._tell(device, News(changed=[ONLINE, SEEN]))
 
     # --- alerts -------------------------------------------------------------------------
@@ -603,7 +605,8 @@ class Monitor(Watcher):
                 return None
             if Route(MessageKind.STATUS, device_id, "", owner).key != key:
                 return None
-            device = MonitoredDevice(key, owner, device_id, self.settings.watching)
+            watching = self.settings.watching_of(owner)
+            device = MonitoredDevice(key, owner, device_id, watching)
             device.restore(kept)
         except KeyError, TypeError, ValueError, AttributeError:
             return None

@@ -1,7 +1,7 @@
 """How a monitor is set up: from the data of its subentry."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
@@ -67,6 +67,12 @@ class MonitorSettings:
         """Return the topic filters to subscribe to."""
         share = f"$share/{self.group}/" if self.group else ""
         return tuple(share + pattern.filter for pattern in self.patterns)
+
+    def watching_of(self, owner: str) -> Watching:
+        """Return how a device is watched: one whose status lasts may say nothing for ever."""
+        if owner in self.dialect.lasting:
+            return replace(self.watching, timeout=0)
+        return self.watching
 
     def is_critical(self, device_id: str, relay: str) -> bool:
         """Tell whether the user is to be told when a relay changes."""
