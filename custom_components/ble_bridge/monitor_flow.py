@@ -248,18 +248,14 @@ class MonitorFlow(ConfigSubentryFlow):
 
         Each topic has one monitor at most, so that there is one way to follow.
         """
-        others = self._others()
-        while topic is not None:
-            if find(watched, topic) is not None:
-                return True
-            for other in others:
-                if find(patterns(other.data), topic) is not None:
-                    others.remove(other)
-                    topic = monitor_data(other.data)[CONF_DEAD_LETTER_TOPIC]
-                    break
-            else:
-                return False
-        return False
+        next_topic = {
+            patterns(other.data): monitor_data(other.data)[CONF_DEAD_LETTER_TOPIC]
+            for other in self._others()
+        }
+        while topic is not None and find(watched, topic) is None:
+            heard = (theirs for theirs in next_topic if find(theirs, topic) is not None)
+            topic = next_topic.pop(next(heard, ()), None)
+        return topic is not None
 
     def _others(self) -> list[ConfigSubentry]:
         """Return the other monitors that listen over the same connection."""
