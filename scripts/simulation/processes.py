@@ -1,8 +1,9 @@
 """Child processes that end with their parent, and the ports that they listen on."""
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from itertools import cycle, islice
 import os
 from pathlib import Path
 import secrets
@@ -52,23 +53,17 @@ def is_port_free(port: int) -> bool:
     return True
 
 
+# From anywhere on, so that who else does the same is elsewhere; none comes soon again.
+_FREE_PORTS: Final = filter(
+    is_port_free, islice(cycle(_PORTS), secrets.randbelow(len(_PORTS)), None)
+)
+
+
 def free_port(preferred: int = 0) -> int:
     """Return a free TCP port of the loopback address, the preferred one if it is."""
     if preferred and is_port_free(preferred):
         return preferred
     return next(_FREE_PORTS)
-
-
-def _free_ports() -> Iterator[int]:
-    """Yield free TCP ports of the loopback address, from anywhere on: none soon again."""
-    while True:
-        start = secrets.randbelow(len(_PORTS))
-        for port in (*_PORTS[start:], *_PORTS[:start]):
-            if is_port_free(port):
-                yield port
-
-
-_FREE_PORTS: Final = _free_ports()
 
 
 def free_ports(count: int) -> list[int]:
