@@ -36,6 +36,17 @@ HEALTH = f"/api/{DOMAIN}/health"
 METRICS = f"/api/{DOMAIN}/metrics"
 DOCUMENTED = (REPOSITORY / "docs/metrics.md").read_text(encoding="utf-8")
 EXAMPLE = json.loads(DOCUMENTED.partition("```json\n")[2].partition("```")[0])
+# A monitor that listens, and has heard nothing yet.
+UNHEARD = {
+    "title": "Garage",
+    "status": "healthy",
+    "broker_connected": True,
+    "last_message_time": None,
+    "messages_processed": 0,
+    "errors_count": 0,
+    "problems": [],
+    "last_error": None,
+}
 
 type Setup = Callable[..., Any]
 type Ask = Callable[..., Awaitable[dict[str, Any]]]
@@ -206,16 +217,7 @@ async def test_monitors(hass: HomeAssistant, broker: Mosquitto, ask: Ask) -> Non
     first, second = (monitor.subentry_id for monitor in garage.monitors)
     health = await ask()
     assert list(health["monitors"]) == [first, second]
-    assert health["monitors"][first] == {
-        "title": "Garage",
-        "status": "healthy",
-        "broker_connected": True,
-        "last_message_time": None,
-        "messages_processed": 0,
-        "errors_count": 0,
-        "problems": [],
-        "last_error": None,
-    }
+    assert health["monitors"][first] == UNHEARD
     assert health["monitors"][first].keys() == example.keys()
     before = dt_util.utcnow() - timedelta(seconds=1)
     await garage.tell(f"{DEVICE}/status", status())
@@ -291,16 +293,7 @@ async def test_monitor(
         assert found["broker_connected"] != bool(problems)
         return dict(found)
 
-    assert await monitor() == {
-        "title": "Garage",
-        "status": "healthy",
-        "broker_connected": True,
-        "last_message_time": None,
-        "messages_processed": 0,
-        "errors_count": 0,
-        "problems": [],
-        "last_error": None,
-    }
+    assert await monitor() == UNHEARD
     for payload in (telemetry(), "nonsense"):
         message = {"topic": "autocore/ESP32_001/telemetry", "payload": payload}
         await hass.services.async_call(DOMAIN, "publish", message, blocking=True)

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, Self, cast, override
 
+from .mqtt_packets import packet, split, text
 from .processes import LOOPBACK, SimulationError
 
 KEEPALIVE: Final = 60
@@ -14,36 +15,6 @@ _CONNACK: Final = 0x20
 _PINGREQ: Final = b"\xc0\0"
 _PINGRESP: Final = 0xD0
 _DISCONNECT: Final = b"\xe0\0"
-
-
-def text(value: str) -> bytes:
-    """Return a text behind its length (MQTT 3.1.1, 1.5.3)."""
-    encoded = value.encode()
-    return len(encoded).to_bytes(2) + encoded
-
-
-def packet(head: int, body: bytes) -> bytes:
-    """Return a packet: the first byte, the remaining length, and the rest (2.2)."""
-    length = bytearray()
-    rest = len(body)
-    while rest > 0x7F:
-        length.append(rest & 0x7F | 0x80)
-        rest >>= 7
-    return bytes((head, *length, rest)) + body
-
-
-def split(received: bytearray) -> tuple[int, bytes, int] | None:
-    """Return the first byte and the body of a packet, and where it ends, if all is there."""
-    length = shift = 0
-    for start, digit in enumerate(received[1:5], 2):
-        length |= (digit & 0x7F) << shift
-        shift += 7
-        if digit < 0x80:
-            end = start + length
-            if len(received) < end:
-                return None
-            return received[0], bytes(received[start:end]), end
-    return None
 
 
 class MqttClient(asyncio.Protocol):

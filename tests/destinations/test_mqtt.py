@@ -208,6 +208,16 @@ async def test_two_clients_with_one_id(
         assert not any(issues())
 
 
+async def dispute(hass: HomeAssistant, port: int) -> None:
+    """Have another client of the same ID take the connection, until it is clear that one does."""
+    other = MqttConnector(MqttSettings(host="127.0.0.1", port=port, client_id="twice"))
+    for _ in range(3):
+        connection = await other.async_connect()
+        await wait_until(lambda: not is_connected(hass, port))
+        connection.abort()
+        await wait_until(lambda: is_connected(hass, port))
+
+
 async def test_dispute_ends(
     hass: HomeAssistant,
     broker: Mosquitto,
@@ -223,14 +233,7 @@ async def test_dispute_ends(
     entry = await setup(destination_data(broker.port, client_id="twice"))
     issue_id = f"client_id_taken_{next(iter(entry.subentries))}"
     registry = ir.async_get(hass)
-    other = MqttConnector(
-        MqttSettings(host="127.0.0.1", port=broker.port, client_id="twice")
-    )
-    for _ in range(3):
-        connection = await other.async_connect()
-        await wait_until(lambda: not is_connected(hass, broker.port))
-        connection.abort()
-        await wait_until(lambda: is_connected(hass, broker.port))
+    await dispute(hass, broker.port)
     assert registry.async_get_issue(DOMAIN, issue_id)
     await wait_until(lambda: not registry.async_get_issue(DOMAIN, issue_id))
     # Each of the losses until it is clear what they are; then silence until it is over.
@@ -248,14 +251,7 @@ async def test_dispute_is_left(
     """A bridge that is unloaded meanwhile says no more that all is well."""
     monkeypatch.setattr(destination, "LONGEST_DELAY", 0.3)
     entry = await setup(destination_data(broker.port, client_id="twice"))
-    other = MqttConnector(
-        MqttSettings(host="127.0.0.1", port=broker.port, client_id="twice")
-    )
-    for _ in range(3):
-        connection = await other.async_connect()
-        await wait_until(lambda: not is_connected(hass, broker.port))
-        connection.abort()
-        await wait_until(lambda: is_connected(hass, broker.port))
+    await dispute(hass, broker.port)
     (destination_,) = entry.runtime_data.destinations.values()
     timer = destination_._undisputed
     assert timer is not None

@@ -16,11 +16,11 @@ from scripts.simulation.chaos.fault_proxy import (
     HttpProxy,
     MqttProxy,
     Packets,
-    end_of_packet,
     end_of_request,
     publish_of,
 )
 from scripts.simulation.metrics_stores import InfluxDb1
+from scripts.simulation.mqtt_packets import end_of_packet
 from scripts.simulation.subscriber import Subscriber
 from tests.conftest import wait_until
 

@@ -23,7 +23,7 @@ from custom_components.ble_bridge.monitors.settings import (
 from scripts.demo_fleet import FleetResult
 from scripts.simulation.broker import EmbeddedBroker, Mosquitto
 from scripts.simulation.fleet import BASE, MALFORMED, MODELS, Controller, Fleet
-from scripts.simulation.mqtt_client import packet, split
+from scripts.simulation.mqtt_packets import packet, split
 from scripts.simulation.subscriber import Message, Subscriber
 
 DIALECT = DIALECTS[Preset.AUTOCORE]

@@ -11,6 +11,7 @@ import time
 from typing import Final, Self, override
 from weakref import WeakKeyDictionary, WeakSet
 
+from scripts.simulation.mqtt_packets import body, end_of_packet
 from scripts.simulation.processes import LOOPBACK, free_port
 
 CONNECT: Final = 1
@@ -46,17 +47,6 @@ class Packets:
         return packets
 
 
-def end_of_packet(received: bytearray) -> int | None:
-    """Return where a packet of MQTT ends (MQTT 5, 2.1.4)."""
-    length = 0
-    for position, byte in enumerate(received[1:5]):
-        length |= (byte & 0x7F) << 7 * position
-        if byte < 0x80:
-            end = 2 + position + length
-            return end if end <= len(received) else None
-    return None
-
-
 def end_of_request(received: bytearray) -> int | None:
     """Return where a request of HTTP ends, of which the length is told in its head."""
     if (end := received.find(b"\r\n\r\n")) < 0:
@@ -65,14 +55,6 @@ def end_of_request(received: bytearray) -> int | None:
     if found := _CONTENT_LENGTH.search(received, 0, end):
         end += int(found[1])
     return end if end <= len(received) else None
-
-
-def body(packet: bytes) -> bytes:
-    """Return a packet without its fixed header."""
-    start = 1
-    while packet[start] >= 0x80:
-        start += 1
-    return packet[start + 1 :]
 
 
 def publish_of(packet: bytes) -> tuple[str, int]:
