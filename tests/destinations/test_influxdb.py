@@ -82,6 +82,8 @@ async def test_a_batch_is_full() -> None:
                 100,
                 100,
             ]
+            # The server has the last batch a moment before its answer is here
+            await async_until(lambda: store.tally.acknowledged == 301)
             assert store.tally.waiting == 49
             for n in range(350, 401):
                 store.say(point(n))
